@@ -1,0 +1,63 @@
+# One way in: `make` alone says what there is.
+PYTHON ?= python3
+PROFILE ?= laptop
+UV_VERSION := 0.13.9
+BIN := .venv/bin
+READY := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help reproduce test lint lab bench notebooks lock clean
+
+help:  ## Say what each target does
+	@echo "usage: make <target> [PROFILE=laptop] [ARGS='--only 04,05 --set key=value']"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# The stamp is written last, so an installation that failed half-way is taken up again. uv does not
+# read pip's configuration: the index and certificate that pip would use are handed to it here.
+$(READY): requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed: Python 3.11 or later is needed."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, \
+	and $(PYTHON) is " + sys.version.split()[0] + ": try make PYTHON=python3.12.")'
+	@rm -f $@
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@index=$$($(BIN)/python -m pip config get global.index-url 2>/dev/null); \
+	index=$${UV_DEFAULT_INDEX:-$${PIP_INDEX_URL:-$$index}}; \
+	certificate=$${SSL_CERT_FILE:-$$PIP_CERT}; \
+	if [ -n "$$index" ]; then export UV_DEFAULT_INDEX="$$index"; fi; \
+	if [ -n "$$certificate" ]; then export SSL_CERT_FILE="$$certificate"; fi; \
+	echo "installing the packages of requirements.lock (about 5 GB)"; \
+	$(BIN)/uv pip install --python $(BIN)/python --require-hashes -r requirements.lock && \
+	$(BIN)/uv pip install --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+reproduce: $(READY)  ## Run the notebooks of PROFILE in order, going on where the last run stopped
+	$(BIN)/dmc reproduce $(PROFILE) $(ARGS)
+
+test: lint  ## Check everything: ruff, pytest, and every notebook run again by nbval
+	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=300 \
+		--nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
+
+lint: $(READY)  ## Check style with ruff, notebooks included
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+lab: $(READY)  ## Open the notebooks in JupyterLab
+	$(BIN)/jupyter lab notebooks
+
+bench: $(READY)  ## Time the codec against bare FFmpeg decoding
+	$(BIN)/dmc bench codec $(ARGS)
+
+notebooks: $(READY)  ## Execute the notebooks in place at their defaults, as they are committed
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
+		--ExecutePreprocessor.record_timing=False notebooks/*.ipynb
+
+lock: $(READY)  ## Resolve requirements.lock again from pyproject.toml (then edit environment.yml)
+	$(BIN)/uv pip compile pyproject.toml --extra flow --extra dev --extra cluster --universal \
+		--python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+		--no-emit-find-links --no-annotate -o requirements.lock
+
+clean:  ## Remove tool caches, run folders and cache/ (results, figures and .venv stay)
+	rm -rf .pytest_cache .ruff_cache cache results/*/runs
+	find dmclib tests notebooks -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf

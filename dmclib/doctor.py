@@ -1,0 +1,164 @@
+"""What is right and what is wrong with this installation, a plain sentence a check."""
+
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from dmclib import paths
+from dmclib.files import write_text
+
+TORCHVISION_OF = {"2.10": "0.25", "2.11": "0.26", "2.12": "0.27", "2.13": "0.28", "2.14": "0.29"}
+INSTALL = "run `make reproduce` or `make test` in a fresh clone, or install requirements.lock"
+CACHE_GB = 5  # the laptop profile's clips, flow and checkpoints, with room to spare
+
+
+class Finding(NamedTuple):
+    """One sentence about the installation; ``fail`` means that something will not work."""
+
+    state: Literal["ok", "warn", "fail"]
+    sentence: str
+
+
+def examine() -> Iterator[Finding]:
+    """Look at each part in turn; a part that cannot even be loaded is a finding too."""
+    for check in (_python, _torch, _ffmpeg, _vectors, _tvl1, _gpu, _cache, _lock):
+        yield _safely(check)
+
+
+def _safely(check: Callable[[], Finding]) -> Finding:
+    try:
+        return check()
+    except Exception as error:  # a broken library may raise anything at all
+        what = check.__doc__.rstrip(".")
+        return Finding("fail", f"{what}: {type(error).__name__}: {error}. To repair, {INSTALL}.")
+
+
+def _python() -> Finding:
+    """Python."""
+    return Finding("ok", f"Python {sys.version.split()[0]} at {sys.executable}.")
+
+
+def _torch() -> Finding:
+    """The torch and torchvision pair."""
+    import torch
+    import torchvision
+
+    pair = f"torch {torch.__version__} with torchvision {torchvision.__version__}"
+    torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)  # raises where they do not match
+    wanted = TORCHVISION_OF.get(".".join(torch.__version__.split(".")[:2]))
+    if wanted is None:
+        return Finding("warn", f"{pair}: they load together, but this pair is not one we know.")
+    if not torchvision.__version__.startswith(f"{wanted}."):
+        return Finding("fail", f"{pair}: torchvision {wanted} belongs to it; {INSTALL}.")
+    return Finding("ok", f"{pair}: a matched pair.")
+
+
+def _ffmpeg() -> Finding:
+    """PyAV and its FFmpeg libraries."""
+    import av
+
+    names = ("libavcodec", "libavformat", "libavutil")
+    versions = (f"{name} {'.'.join(map(str, av.library_versions[name]))}" for name in names)
+    return Finding("ok", f"PyAV {av.__version__} brings FFmpeg's {', '.join(versions)}.")
+
+
+def _vectors() -> Finding:
+    """Motion vectors out of a clip encoded just now."""
+    from dmclib import codec
+
+    noise = np.random.default_rng(0).integers(0, 256, size=(64, 96, 3), dtype=np.uint8)
+    texture = noise.repeat(2, axis=0).repeat(2, axis=1)  # 128 x 192: grain that survives encoding
+    shift = 4  # px to the right from frame to frame
+    with tempfile.TemporaryDirectory() as folder:
+        clip = Path(folder) / "moving.mp4"
+        codec.encode([np.roll(texture, shift * t, axis=1) for t in range(6)], clip)
+        motion = np.stack([f.motion for f in codec.read_frames(clip) if not f.is_key])
+    dx, dy = np.median(motion[:, 0]), np.median(motion[:, 1])
+    if (dx, dy) != (shift, 0):
+        return Finding(
+            "fail",
+            f"a texture moved {shift} px right reads as ({dx:g}, {dy:g}) px: this PyAV does not "
+            f"export the vectors this package needs; {INSTALL}.",
+        )
+    return Finding("ok", f"motion vectors are exported: {shift} px right reads as dx = {dx:+g}.")
+
+
+def _tvl1() -> Finding:
+    """OpenCV with TV-L1 flow."""
+    others = [name for name in _installed() if re.fullmatch(r"opencv-(contrib-)?python.*", name)]
+    if not others:
+        return Finding(
+            "warn", "OpenCV is not installed: no TV-L1 flow. Install the extra `flow` to have it."
+        )
+    if len(others) > 1:
+        return Finding(
+            "fail",
+            f"{' and '.join(others)} overwrite each other: uninstall them all, then install "
+            "opencv-contrib-python-headless alone.",
+        )
+    import cv2
+
+    cv2.optflow.DualTVL1OpticalFlow_create()
+    return Finding("ok", f"TV-L1 flow is there: {others[0]} {cv2.__version__}.")
+
+
+def _gpu() -> Finding:
+    """The GPU."""
+    import torch
+
+    if torch.cuda.is_available():
+        return Finding("ok", f"GPU: {torch.cuda.get_device_name()}.")
+    return Finding("ok", "GPU: none; the CPU is used.")
+
+
+def _cache() -> Finding:
+    """The cache folder."""
+    try:
+        write_text(paths.CACHE / "doctor.txt", "")
+        (paths.CACHE / "doctor.txt").unlink()
+    except OSError as error:
+        return Finding(
+            "fail", f"cache {paths.CACHE} cannot be written to ({error}): set DMC_CACHE elsewhere."
+        )
+    free = shutil.disk_usage(paths.CACHE).free / 1e9
+    if free < CACHE_GB:
+        return Finding(
+            "warn",
+            f"cache {paths.CACHE} is writable, but has {free:.1f} GB free where {CACHE_GB} are "
+            "wanted: set DMC_CACHE to a larger disk.",
+        )
+    return Finding("ok", f"cache {paths.CACHE} is writable, {free:.0f} GB free.")
+
+
+def _lock() -> Finding:
+    """Installed versions against requirements.lock."""
+    lock = paths.ROOT / "requirements.lock"
+    if not lock.is_file():
+        return Finding("warn", f"{lock} is not there, so versions cannot be compared with it.")
+    pinned = re.findall(r"^([a-z0-9-]+)==([^ ]+)", lock.read_text(encoding="utf-8"), re.MULTILINE)
+    installed = _installed()
+    # What is not installed is another platform's, or an extra's that nobody asked for. One name
+    # may be pinned more than once, each for its own Python or platform.
+    allowed = {name: [v for n, v in pinned if n == name] for name, _ in pinned}
+    differ = [
+        f"{name} {installed[name]} (locked: {' or '.join(versions)})"
+        for name, versions in allowed.items()
+        if name in installed and installed[name] not in versions
+    ]
+    if differ:
+        return Finding("warn", f"not as in requirements.lock: {', '.join(differ)}.")
+    count = len(allowed.keys() & installed.keys())
+    return Finding("ok", f"{count} installed packages are as requirements.lock pins them.")
+
+
+def _installed() -> dict[str, str]:
+    """Name as the lock spells it -> version, of every installed distribution."""
+    found = metadata.distributions()
+    return {re.sub(r"[-_.]+", "-", d.metadata["Name"]).lower(): d.version for d in found}

@@ -1,0 +1,58 @@
+"""Write a file whole or not at all, and name what was made by the code that made it.
+
+A run may be killed at any moment, and what it leaves must never be taken for a finished file. So
+everything this package writes goes to a temporary name beside its target, is flushed to disk, and
+is then renamed, which the file system does in one step.
+"""
+
+import ast
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+
+@contextmanager
+def whole(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path to write to; on success it becomes ``path``, on failure it is gone.
+
+    The temporary name keeps ``path``'s suffix, because encoders choose a container by it, and holds
+    the process number, so that two processes making the same file do not write into each other's.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    try:
+        yield partial
+        with open(partial, "rb+") as handle:
+            os.fsync(handle.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write UTF-8 text to ``path``, whole or not at all."""
+    with whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+@cache
+def code_digest(*modules: ModuleType) -> str:
+    """Eight letters that change when the modules' code does, comments and docstrings aside.
+
+    Put into the name of what the code made, so that nothing stale is taken up after a change.
+    """
+    digest = hashlib.sha256()
+    for module in modules:
+        tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            match node:
+                case ast.Module(body) | ast.ClassDef(body=body) | ast.FunctionDef(body=body):
+                    if body and isinstance(body[0], ast.Expr):
+                        del body[0]
+        digest.update(ast.dump(tree).encode())
+    return digest.hexdigest()[:8]

@@ -1,0 +1,146 @@
+"""The networks of DMC-Net: generator, discriminator, classifier, generator + classifier.
+
+Sources: Shou et al., CVPR 2019 (arXiv:1901.03460), Table 2 for the generator. Layer sizes of the
+discriminator, which the paper leaves to its supplement, are those of the authors' released code
+(facebookresearch/dmc-net, ``Discriminator3``).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """Shape of a generator; the defaults are the paper's (Table 2)."""
+
+    widths: tuple[int, ...] = (8, 8, 6, 4, 2)  # channels that each dense layer adds
+    residual_channels: int = 3  # 0 leaves the residual out
+    predicts: Literal["correction", "flow"] = "correction"  # added to the vectors, or alone
+
+
+class DenseGenerator(nn.Module):
+    """Sharpen a blocky motion field with the help of the residual.
+
+    Every layer sees everything before it. With the default config there are 4,584 parameters, and
+    the field keeps its resolution throughout.
+    """
+
+    def __init__(self, config: GeneratorConfig | None = None):
+        super().__init__()
+        self.config = config = config or GeneratorConfig()
+        channels = 2 + config.residual_channels  # dx, dy and the residual
+        self.layers = nn.ModuleList()
+        for width in config.widths:
+            conv = nn.Conv2d(channels, width, kernel_size=3, padding=1)
+            self.layers.append(nn.Sequential(conv, nn.LeakyReLU(0.1)))
+            channels += width
+        self.to_cue = nn.Conv2d(channels, 2, kernel_size=3, padding=1)
+
+    def forward(self, motion: Tensor, residual: Tensor) -> Tensor:
+        """Map motion (N, 2, H, W) and residual (N, 3, H, W) to a cue (N, 2, H, W).
+
+        Both inputs as :func:`dmclib.transforms.normalize` leaves them; the cue is on the motion's
+        scale. With ``residual_channels=0`` the residual is not looked at.
+        """
+        x = torch.cat([motion, residual], dim=1) if self.config.residual_channels else motion
+        convs = [layer[0] for layer in self.layers] + [self.to_cue]
+        seen = [x.shape[1], *self.config.widths]  # channels of the input and of each layer
+        # Convolution is linear in its input channels. So instead of stacking everything seen for
+        # every layer, each map is convolved once, for all layers after it together, and the parts
+        # are added up: the same sums in another order, in half the time.
+        sums = [conv.bias.view(1, -1, 1, 1) for conv in convs]
+        for number, channels in enumerate(seen):
+            later = convs[number:]
+            # A layer's inputs run from the newest map to the oldest, as in the released code.
+            starts = [sum(seen[number + 1 : number + 1 + k]) for k in range(len(later))]
+            weight = torch.cat(
+                [c.weight[:, at : at + channels] for c, at in zip(later, starts, strict=True)]
+            )
+            parts = F.conv2d(x, weight, padding=1).split([c.out_channels for c in later], dim=1)
+            sums = [total + part for total, part in zip(sums, parts, strict=True)]
+            finished = sums.pop(0)
+            if number < len(self.layers):
+                x = self.layers[number][1](finished)
+        return motion + finished if self.config.predicts == "correction" else finished
+
+
+class Discriminator(nn.Module):
+    """Tell optical flow from generated cues (paper, 3.3.2).
+
+    Each stage halves the resolution: one 3x3 convolution of stride 2, then ``depth - 1`` of stride
+    1, each followed by LeakyReLU(0.2), Dropout2d(0.25) and BatchNorm, but none after the very first
+    convolution. The defaults are the released ``Discriminator3``; ``depth=1`` is the variant of its
+    I3D runs. The released head is a linear layer over 128 x 14 x 14 values and fits 224 px alone;
+    here the last map is averaged to ``pooled`` x ``pooled`` first, so that any size works. At
+    224 px and the default of 14 that changes nothing.
+    """
+
+    def __init__(self, depth: int = 3, width: int = 16, stages: int = 4, pooled: int = 14):
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = 2
+        for stage in range(stages):
+            for step in range(depth):
+                stride = 2 if step == 0 else 1
+                layers += [
+                    nn.Conv2d(channels, width, kernel_size=3, stride=stride, padding=1),
+                    nn.LeakyReLU(0.2),
+                    nn.Dropout2d(0.25),
+                ]
+                if stage or step:
+                    # eps 0.8 is a slip of the released code (a positional argument meant as
+                    # momentum), kept because its trained models carry it.
+                    layers.append(nn.BatchNorm2d(width, eps=0.8))
+                channels = width
+            width *= 2
+        self.features = nn.Sequential(*layers)
+        self.pool = nn.AdaptiveAvgPool2d(pooled)
+        self.to_logits = nn.Linear(channels * pooled * pooled, 2)
+
+    def forward(self, field: Tensor) -> Tensor:
+        """Map normalised motion fields (N, 2, H, W) to logits (N, 2): column 0 fake, 1 real."""
+        return self.to_logits(self.pool(self.features(field)).flatten(1))
+
+
+def motion_resnet18(classes: int, *, channels: int = 2) -> nn.Module:
+    """ResNet-18 over ``channels`` input planes (2 for motion, 3 for pictures), random weights.
+
+    Maps (N, channels, H, W), any H and W from 32 px, to logits (N, classes). Only the first
+    convolution differs from torchvision's (paper, 4.2).
+    """
+    network = torchvision.models.resnet18(num_classes=classes)
+    if channels != 3:
+        network.conv1 = nn.Conv2d(channels, 64, kernel_size=7, stride=2, padding=3, bias=False)
+        nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+    return network
+
+
+class DMCNet(nn.Module):
+    """Generator, then classifier (paper, Figure 3): all that runs at test time."""
+
+    def __init__(self, generator: nn.Module, classifier: nn.Module):
+        super().__init__()
+        self.generator, self.classifier = generator, classifier
+
+    def forward(self, motion: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised motion (N, 2, H, W), residual (N, 3, H, W) -> logits (N, classes), cue."""
+        cue = self.generator(motion, residual)
+        return self.classifier(cue), cue
+
+
+def count_macs(network: nn.Module, *shapes: tuple[int, ...]) -> int:
+    """Multiply-adds of one forward pass over inputs of these shapes, batch dimension included.
+
+    What Table 1 calls FLOPs: a multiplication and its addition count once, and only convolutions
+    and matrix products count. Nothing is computed: the pass runs on shapes alone.
+    """
+    network = network.to("meta").eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(*(torch.empty(shape, device="meta") for shape in shapes))
+    return counter.get_total_flops() // 2

@@ -1,0 +1,201 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from dmclib import data, experiment, paths
+from dmclib.data import DataConfig
+from dmclib.experiment import (
+    ADV,
+    CLS,
+    FLOW,
+    LONGER,
+    METADATA,
+    MOTION,
+    MSE,
+    RESIDUAL,
+    SINGLE_FRAME,
+)
+from dmclib.losses import LossWeights
+from dmclib.training import TrainConfig
+
+CLIPS = DataConfig(seed=5)
+
+
+def chain(config):
+    """The config and the stages before it, first stage first."""
+    before = [] if config.start_from is None else chain(config.start_from)
+    return [*before, config]
+
+
+@pytest.fixture
+def variants():
+    return experiment.variants(CLIPS, seed=3, size=64, flow_epochs=7, stage_epochs=2)
+
+
+def test_all_variants_see_the_same_clips_crops_and_order(variants):
+    for config in variants.values():
+        for stage in chain(config):
+            assert (stage.data, stage.seed, stage.size) == (CLIPS, 3, 64)
+            assert stage.segments == variants[FLOW].segments
+            assert stage.clips_per_batch == variants[FLOW].clips_per_batch
+
+
+def test_the_stages_are_the_papers(variants):
+    assert chain(variants[CLS]) == [variants[FLOW], variants[CLS]]
+    assert chain(variants[ADV]) == [variants[FLOW], variants[MSE], variants[ADV]]
+    streams = {name: config.stream for name, config in variants.items()}
+    assert streams == {
+        SINGLE_FRAME: "rgb",
+        MOTION: "motion",
+        RESIDUAL: "residual",
+        CLS: "cue",
+        MSE: "cue",
+        LONGER: "cue",
+        ADV: "cue",
+        FLOW: "flow",
+    }
+
+
+def test_the_variants_of_dmc_differ_in_the_loss_alone(variants):
+    assert variants[CLS].weights == LossWeights(1.0, 0.0, 0.0)
+    assert variants[MSE].weights == LossWeights(1.0, 10.0, 0.0)
+    assert variants[ADV].weights == LossWeights(1.0, 10.0, experiment.ADVERSARIAL)
+    assert replace(variants[MSE], weights=LossWeights()) == variants[CLS]
+    same = {"weights": LossWeights(), "start_from": variants[FLOW]}
+    assert replace(variants[ADV], **same) == variants[CLS]
+
+
+def test_the_control_of_the_adversarial_stage_lacks_its_term_alone(variants):
+    assert variants[LONGER].start_from == variants[ADV].start_from == variants[MSE]
+    without = replace(variants[ADV].weights, adversarial=0.0)
+    assert replace(variants[ADV], weights=without) == variants[LONGER]
+
+
+def test_a_baseline_gets_as_many_epochs_as_a_dmc_classifier_and_its_teacher(variants):
+    together = sum(stage.epochs for stage in chain(variants[MSE]))
+    assert together == 7 + 2
+    for name in (SINGLE_FRAME, MOTION, RESIDUAL):
+        assert variants[name].epochs == together
+
+
+def test_another_seed_shares_no_training(variants):
+    others = experiment.variants(CLIPS, seed=4, size=64, flow_epochs=7, stage_epochs=2)
+    keys = {stage.key for config in variants.values() for stage in chain(config)}
+    assert keys.isdisjoint(stage.key for config in others.values() for stage in chain(config))
+
+
+LABELS = torch.arange(4).repeat_interleave(3)  # four clips, each of its own class, of three frames
+
+
+@pytest.fixture
+def trained(tmp_path, monkeypatch):
+    """Make a finished training whose test frames are right (1) or wrong (0) as told."""
+    monkeypatch.setattr(paths, "CACHE", tmp_path)
+
+    def make(right, *, stream="motion", seed=0, sure=1.0, epe_px=0.0):
+        right = torch.tensor(right)
+        said = torch.where(right == 1, LABELS, (LABELS + 1) % 4)
+        # A wrong frame is ``sure`` of the wrong class where a right one is 1 sure of the right one.
+        height = torch.where(right == 1, 1.0, sure)
+        logits = torch.nn.functional.one_hot(said, 4) * height[:, None]
+        config = TrainConfig(stream, CLIPS, epochs=1, seed=seed)
+        config.folder.mkdir(parents=True)
+        scores = {
+            "logits": logits,
+            "label": LABELS,
+            "clip": torch.arange(4).repeat_interleave(3),
+            "epe_px": torch.full((12,), epe_px),
+        }
+        save_file(scores, config.folder / "scores.safetensors")
+        return config
+
+    return make
+
+
+HALF = [1, 1, 0, 1, 0, 0, 0, 0, 0, 1, 1, 1]  # 6 of 12; the majority is right in clips 0 and 3
+
+
+def test_a_row_counts_frames_and_clips_over_seeds(trained):
+    runs = {
+        MOTION: [trained(HALF, epe_px=2.0), trained([1] * 12, seed=1, epe_px=4.0)],
+    }
+    (row,) = experiment.table(runs)
+    assert row["variant"] == MOTION
+    assert row["accuracy"] == pytest.approx((6 / 12 + 1) / 2)
+    assert row["clip_accuracy"] == pytest.approx((2 / 4 + 1) / 2)
+    assert (row["n"], row["clips"], row["seeds"]) == (12, 4, 2)
+    assert row["epe_px"] == pytest.approx(3.0)
+
+
+def test_intervals_hold_the_mean_and_are_those_of_clips_not_of_frames(trained):
+    (row,) = experiment.table({MOTION: [trained([1, 1, 1, 0, 0, 0, 1, 1, 1, 0, 0, 0])]})
+    assert row["low"] <= row["accuracy"] <= row["high"]
+    # Frames of these clips are all right or all wrong, so they tell no more than the clips do.
+    assert (row["low"], row["high"]) == (row["clip_low"], row["clip_high"])
+
+
+def test_a_clip_is_called_by_the_mean_of_its_frames_scores(trained):
+    # One wrong frame of three outvotes two right ones when it is surer than both together.
+    config = trained([1, 1, 0] * 4, sure=2.5)
+    np.testing.assert_array_equal(experiment.clips_right(config), [False] * 4)
+    right, clip = experiment.frames_right(config)
+    np.testing.assert_array_equal(right, [True, True, False] * 4)
+    np.testing.assert_array_equal(clip, [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3])
+
+
+def test_a_picture_has_no_end_point_error(trained):
+    (row,) = experiment.table({SINGLE_FRAME: [trained(HALF, stream="rgb", epe_px=float("nan"))]})
+    assert row["epe_px"] is None
+
+
+def test_a_difference_is_told_only_where_the_interval_excludes_zero(trained):
+    runs = {
+        FLOW: [trained([1] * 12, stream="flow")],
+        MOTION: [trained([0] * 12)],
+        CLS: [trained([1, 1, 1, 0, 0, 0, 1, 1, 1, 0, 0, 0], stream="residual")],
+        MSE: [trained([0, 0, 0, 1, 1, 1, 0, 0, 0, 1, 1, 1], seed=1)],
+    }
+    pairs = [(FLOW, MOTION), (MOTION, FLOW), (CLS, MSE), (MSE, MSE)]
+    wins, loses, unclear, equal = experiment.differences(runs, pairs)
+    assert (wins["a"], wins["b"], wins["a - b"]) == (FLOW, MOTION, 1.0)
+    assert wins["says"] == loses["says"] == f"{FLOW} wins"
+    assert (loses["a - b"], loses["low"], loses["high"]) == (-1.0, -1.0, -1.0)
+    assert unclear["low"] < 0 < unclear["high"]
+    assert unclear["says"] == equal["says"] == "no difference seen"
+
+
+def test_a_difference_pairs_the_frames(trained):
+    # Both are right in half of the frames; a wins where b is wrong in just one frame a clip.
+    a = trained([1, 1, 0] * 4)
+    b = trained([1, 0, 0] * 4, seed=1)
+    (row,) = experiment.differences({"a": [a], "b": [b]}, [("a", "b")])
+    assert row["a - b"] == row["low"] == row["high"] == pytest.approx(1 / 3)
+    assert row["says"] == "a wins"
+
+
+def test_metadata_that_gives_the_class_away_is_found_and_else_stays_at_chance(monkeypatch):
+    labels = {"train": torch.arange(10).repeat_interleave(4), "test": torch.arange(10).repeat(3)}
+
+    def telling(dataset, split):
+        return torch.nn.functional.one_hot(labels[split]).float(), labels[split]
+
+    def silent(dataset, split):
+        return torch.ones(len(labels[split]), 6), labels[split]
+
+    monkeypatch.setattr(data, "metadata", telling)
+    row = experiment.metadata_row(CLIPS)
+    assert (row["variant"], row["accuracy"], row["n"]) == (METADATA, 1.0, 30)
+    monkeypatch.setattr(data, "metadata", silent)
+    row = experiment.metadata_row(CLIPS)
+    assert row["accuracy"] == pytest.approx(0.1)
+    assert row["low"] < 0.1 < row["high"]
+
+
+def test_every_row_has_the_same_columns(trained, monkeypatch):
+    labels = torch.arange(10)
+    monkeypatch.setattr(data, "metadata", lambda dataset, split: (torch.ones(10, 6), labels))
+    (row,) = experiment.table({MOTION: [trained(HALF)]})
+    assert list(row) == list(experiment.metadata_row(CLIPS))

@@ -1,0 +1,97 @@
+import pytest
+import torch
+from torch import nn
+
+from dmclib import models
+from tests.close import FLOAT32
+
+
+def test_the_generator_has_the_papers_4584_parameters():
+    # Table 2, by hand: 3x3 weights of each layer, then its biases.
+    by_hand = 9 * (5 * 8 + 13 * 8 + 21 * 6 + 27 * 4 + 31 * 2 + 33 * 2) + 30
+    assert by_hand == 4_584
+    assert sum(p.numel() for p in models.DenseGenerator().parameters()) == by_hand
+
+
+def test_input_widths_are_those_of_table_2():
+    generator = models.DenseGenerator()
+    convolutions = [m for m in generator.modules() if isinstance(m, nn.Conv2d)]
+    assert [c.in_channels for c in convolutions] == [5, 13, 21, 27, 31, 33]
+    assert [c.out_channels for c in convolutions] == [8, 8, 6, 4, 2, 2]
+
+
+def test_a_generator_with_a_zero_head_returns_the_motion_it_was_given():
+    generator = models.DenseGenerator()
+    nn.init.zeros_(generator.to_cue.weight)
+    nn.init.zeros_(generator.to_cue.bias)
+    motion, residual = torch.randn(2, 2, 20, 24), torch.randn(2, 3, 20, 24)
+    assert torch.equal(generator(motion, residual), motion)
+
+
+def test_without_shortcut_a_zero_head_gives_zero():
+    generator = models.DenseGenerator(models.GeneratorConfig(predicts="flow"))
+    nn.init.zeros_(generator.to_cue.weight)
+    nn.init.zeros_(generator.to_cue.bias)
+    assert not generator(torch.randn(1, 2, 8, 8), torch.randn(1, 3, 8, 8)).any()
+
+
+def test_each_layer_sees_everything_before_it_newest_first():
+    generator = models.DenseGenerator()
+    motion, residual = torch.randn(1, 2, 9, 9), torch.randn(1, 3, 9, 9)
+    seen = [torch.cat([motion, residual], dim=1)]
+    for layer in generator.layers:
+        conv = layer[0]
+        made = nn.functional.conv2d(torch.cat(seen[::-1], 1), conv.weight, conv.bias, padding=1)
+        seen.append(torch.where(made > 0, made, 0.1 * made))
+    head = generator.to_cue
+    expected = motion + nn.functional.conv2d(
+        torch.cat(seen[::-1], 1), head.weight, head.bias, padding=1
+    )
+    torch.testing.assert_close(generator(motion, residual), expected, **FLOAT32)
+
+
+def test_without_residual_channels_the_residual_changes_nothing():
+    generator = models.DenseGenerator(models.GeneratorConfig(residual_channels=0))
+    motion = torch.randn(1, 2, 8, 8)
+    one, other = torch.randn(1, 3, 8, 8), torch.randn(1, 3, 8, 8)
+    assert torch.equal(generator(motion, one), generator(motion, other))
+
+
+def test_the_released_discriminator_has_twelve_convolutions_and_eleven_norms():
+    discriminator = models.Discriminator()
+    convolutions = [m for m in discriminator.modules() if isinstance(m, nn.Conv2d)]
+    norms = [m for m in discriminator.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert [c.out_channels for c in convolutions] == [16] * 3 + [32] * 3 + [64] * 3 + [128] * 3
+    assert [c.stride[0] for c in convolutions] == [2, 1, 1] * 4
+    assert len(norms) == 11
+    assert {n.eps for n in norms} == {0.8}
+    assert discriminator.to_logits.in_features == 128 * 14 * 14
+
+
+def test_pooling_is_no_change_at_224_px():
+    discriminator = models.Discriminator().eval()
+    maps = discriminator.features(torch.randn(1, 2, 224, 224))
+    assert torch.equal(discriminator.pool(maps), maps)
+
+
+@pytest.mark.parametrize("size", [64, 97])
+def test_discriminator_and_classifier_take_other_sizes(size):
+    field = torch.randn(2, 2, size, size)
+    assert models.Discriminator(depth=1).eval()(field).shape == (2, 2)
+    assert models.motion_resnet18(7).eval()(field).shape == (2, 7)
+
+
+def test_dmcnet_classifies_the_cue_that_it_returns():
+    net = models.DMCNet(models.DenseGenerator(), models.motion_resnet18(5)).eval()
+    motion, residual = torch.randn(1, 2, 64, 64), torch.randn(1, 3, 64, 64)
+    logits, cue = net(motion, residual)
+    assert torch.equal(cue, net.generator(motion, residual))
+    torch.testing.assert_close(logits, net.classifier(cue), **FLOAT32)
+
+
+def test_multiply_adds_of_the_generator_are_those_of_table_1():
+    # Every weight is used once for every pixel: the paper's 0.23 GFLOPs at 224 x 224.
+    by_hand = 9 * (5 * 8 + 13 * 8 + 21 * 6 + 27 * 4 + 31 * 2 + 33 * 2) * 224 * 224
+    shapes = (1, 2, 224, 224), (1, 3, 224, 224)
+    assert models.count_macs(models.DenseGenerator(), *shapes) == by_hand
+    assert round(by_hand / 1e9, 2) == 0.23

@@ -1,0 +1,78 @@
+import socket
+
+import pytest
+import torch
+
+from dmclib.timing import Timing, machine, measure
+
+
+class Clock:
+    """Stands still, except where a function says how long it took."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_calls_alternate_and_the_warm_up_is_not_counted():
+    clock, calls = Clock(), []
+
+    def taking(name, seconds):
+        def call():
+            calls.append(name)
+            clock.now += seconds.pop(0)
+
+        return call
+
+    functions = {
+        "a": taking("a", [50.0, 1.0, 2.0, 3.0, 4.0, 5.0]),
+        "b": taking("b", [50.0, 10.0, 10.0, 10.0, 10.0, 90.0]),
+    }
+    timings = measure(functions, repeats=5, warmup=1, clock=clock)
+    assert calls == ["a", "b"] * 6
+    assert timings == {"a": Timing(3.0, 2.0, 4.0, 5), "b": Timing(10.0, 10.0, 10.0, 5)}
+
+
+def test_work_that_is_still_under_way_belongs_to_its_call():
+    clock = Clock()
+    waiting = [0.0]
+
+    def launch():
+        waiting[0] = 2.0  # as a GPU does: returns at once, is done 2 s later
+
+    def wait():
+        clock.now += waiting[0]
+        waiting[0] = 0.0
+
+    taken = measure({"launch": launch}, repeats=3, synchronize=wait, clock=clock)
+    assert taken["launch"].median == 2.0
+
+
+def test_what_was_under_way_before_a_call_does_not_belong_to_it():
+    clock = Clock()
+    waiting = [5.0]
+
+    def wait():
+        clock.now += waiting[0]
+        waiting[0] = 0.0
+
+    settings = {"repeats": 1, "warmup": 0, "synchronize": wait, "clock": clock}
+    assert measure({"nothing": lambda: None}, **settings)["nothing"].median == 0.0
+
+
+def test_at_least_one_call_is_timed():
+    with pytest.raises(ValueError, match="repeats is 0"):
+        measure({"a": lambda: None}, repeats=0)
+
+
+def test_the_machine_is_described_without_saying_whose_it_is():
+    about = machine()
+    assert about["cores"] >= 1
+    assert about["threads"] == torch.get_num_threads()
+    assert about["torch"] == torch.__version__
+    assert (about["gpu"] is None) != torch.cuda.is_available()
+    text = " ".join(map(str, about.values()))
+    assert socket.gethostname() not in text
+    assert "/" not in text.replace(about["cpu"], "")
