@@ -8,8 +8,9 @@ Where a thing lives; an import goes up this list only:
 * ``codec`` - compressed video: frames, vectors, residuals
 * ``transforms``, ``models``, ``losses``, ``puppets`` - crops and flips that know motion; networks;
   equation 4; the drawn clips
-* ``data`` - data sets, and which frames a clip contributes
-* ``training``, ``evaluation`` - one loop for every stage; scores, fusion, intervals
+* ``data``, ``checkpoints`` - data sets, and which frames a clip contributes; weights on disk
+* ``config``, ``training``, ``evaluation`` - what a training follows from; one loop for every
+  stage; scores, fusion, intervals
 * ``jobs``, ``experiment``, ``released``, ``figures``, ``bench`` - trainings in processes of their
   own; the comparison of section 4.3; the authors' scores; drawings; speed rows
 * ``profiles``, ``doctor``, ``runner``, ``cli`` - notebooks in order; the ``dmc`` command

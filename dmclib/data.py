@@ -24,7 +24,7 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from dmclib import codec, files, flow, gops, paths, puppets, vectors, video
+from dmclib import codec, files, flow, paths, puppets
 from dmclib.errors import DatasetError
 from dmclib.transforms import Sample, resize
 
@@ -32,7 +32,7 @@ SPLITS = ("train", "validation", "test")
 GOP = 12  # frames from one I-frame to the next (paper, 3.1)
 VIDEO_SUFFIXES = (".avi", ".mp4", ".m4v", ".mkv")
 # The modules that clips and their flow follow from; in the name of everything made from them.
-MADE_BY = (codec, flow, gops, puppets, vectors, video)
+MADE_BY = ("codec", "flow", "gops", "puppets", "vectors", "video")
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from dmclib import data, evaluation, training
+from dmclib.config import TrainConfig
 from dmclib.data import DataConfig
 from dmclib.losses import LossWeights
-from dmclib.training import TrainConfig
 
 SINGLE_FRAME = "one decoded frame"
 MOTION = "motion vectors"

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from types import ModuleType
+
+PACKAGE = Path(__file__).parent
 
 
 @contextmanager
@@ -41,14 +42,17 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 @cache
-def code_digest(*modules: ModuleType) -> str:
-    """Eight letters that change when the modules' code does, comments and docstrings aside.
+def code_digest(*modules: str) -> str:
+    """Eight letters that change when these modules' code does, comments and docstrings aside.
 
     Put into the name of what the code made, so that nothing stale is taken up after a change.
+
+    Args:
+        modules: names of dmclib's modules.
     """
     digest = hashlib.sha256()
     for module in modules:
-        tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
+        tree = ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             match node:
                 case ast.Module(body) | ast.ClassDef(body=body) | ast.FunctionDef(body=body):

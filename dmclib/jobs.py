@@ -25,8 +25,9 @@ import torch
 from tqdm.auto import tqdm
 
 from dmclib import files, paths
+from dmclib.config import TrainConfig
 from dmclib.errors import DMCError
-from dmclib.training import TrainConfig, fit
+from dmclib.training import fit
 
 POLL_SECONDS = 0.5
 PATIENCE_SECONDS = 10  # for processes that were told to stop

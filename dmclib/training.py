@@ -1,89 +1,24 @@
 """One loop for every stream and stage: seeded, resumable, its result kept by what it follows from.
 
-A :class:`TrainConfig` says everything that a training follows from, the training that it starts
-from included, so the paper's three stages are a chain of configs: a flow classifier; from it the
-generator and classifier with L_cls + L_mse; from that the adversarial stage.
-
-:func:`fit` trains one config in
-this process; :mod:`dmclib.jobs` runs many, each in a process of its own.
+:func:`fit` trains one :class:`TrainConfig` in this process; :mod:`dmclib.jobs` runs many, each in a
+process of its own.
 """
 
 import csv
-import hashlib
 import json
 import math
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
 from torch import Tensor, nn
 
-from dmclib import data, files, losses, models, paths, transforms
-from dmclib.data import DataConfig, Frames
-from dmclib.errors import CheckpointError
-from dmclib.losses import LossWeights
-from dmclib.models import GeneratorConfig
-
-Stream = Literal["motion", "residual", "flow", "rgb", "cue"]
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Everything that a training follows from."""
-
-    stream: Stream  # what the classifier looks at; "cue" puts the generator before it
-    data: DataConfig
-    epochs: int
-    seed: int = 0
-    start_from: "TrainConfig | None" = None  # the stage before; its weights are taken over
-    weights: LossWeights = field(default_factory=LossWeights)  # equation 4
-    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
-    size: int = 112  # side of the crop, px
-    segments: int = 3  # TSN: frames of a clip whose logits are averaged before the loss
-    clips_per_batch: int = 8
-    lr: float = 1e-3  # classifier
-    generator_lr: float = 1e-3
-    discriminator_lr: float = 1e-3
-    weight_decay: float = 1e-4  # none on biases and normalisation (released code)
-
-    @property
-    def key(self) -> str:
-        """Sixteen letters that name this training, the package's code for it included."""
-        text = json.dumps(asdict(self), sort_keys=True)
-        code = files.code_digest(*data.MADE_BY, data, losses, models, transforms)
-        return hashlib.sha256((text + code).encode()).hexdigest()[:16]
-
-    @property
-    def folder(self) -> Path:
-        """Where its log, checkpoints and scores are kept."""
-        return paths.CACHE / "training" / self.key
-
-    @property
-    def done(self) -> bool:
-        """Whether it has been trained and scored."""
-        return (self.folder / "scores.safetensors").exists()
-
-    @classmethod
-    def from_json(cls, text: str) -> "TrainConfig":
-        """The config that ``json.dumps(asdict(config))`` wrote."""
-
-        def build(values: dict) -> TrainConfig:
-            values = dict(values)
-            if values["start_from"] is not None:
-                values["start_from"] = build(values["start_from"])
-            counts = tuple(values["data"]["clips_per_class"])
-            values["data"] = DataConfig(**values["data"] | {"clips_per_class": counts})
-            values["weights"] = LossWeights(**values["weights"])
-            widths = tuple(values["generator"]["widths"])
-            values["generator"] = GeneratorConfig(**values["generator"] | {"widths": widths})
-            return cls(**values)
-
-        return build(json.loads(text))
+from dmclib import checkpoints, data, files, losses, models, transforms
+from dmclib.config import TrainConfig
+from dmclib.data import Frames
 
 
 @dataclass(frozen=True)
@@ -163,18 +98,19 @@ def fit(
         loop.save(checkpoint)
         on_epoch(row)
     _write_log(config, loop.log)
-    save_checkpoint(networks, config.folder / "weights.safetensors")
+    checkpoints.save(networks, config.folder / "weights.safetensors")
     test = data.load_frames(config.data, "test")
     scores = _score(networks, test, config, device)
-    with files.whole(config.folder / "scores.safetensors") as partial:
-        save_file({name: tensor.contiguous() for name, tensor in vars(scores).items()}, partial)
+    checkpoints.write(vars(scores), config.folder / "scores.safetensors")
     checkpoint.unlink()
     return scores
 
 
 def load_scores(config: TrainConfig) -> Scores:
     """The test scores of a finished training."""
-    return Scores(**_load(config.folder / "scores.safetensors", "train it with jobs.run"))
+    return Scores(
+        **checkpoints.read(config.folder / "scores.safetensors", remedy="train it with jobs.run")
+    )
 
 
 def load_log(config: TrainConfig) -> list[dict[str, float]]:
@@ -188,53 +124,18 @@ def load_log(config: TrainConfig) -> list[dict[str, float]]:
 def load_networks(config: TrainConfig) -> Networks:
     """The trained networks of ``config`` on the CPU, ready to be asked (``eval``)."""
     networks = Networks(config, classes=load_scores(config).logits.shape[1])
-    load_checkpoint(networks, config.folder / "weights.safetensors")
+    checkpoints.load(networks, config.folder / "weights.safetensors")
     return networks.eval()
-
-
-def save_checkpoint(network: nn.Module, path: Path) -> None:
-    """Write a network's weights as safetensors, whole or not at all."""
-    with files.whole(path) as partial:
-        save_file(
-            {name: t.detach().cpu().contiguous() for name, t in network.state_dict().items()},
-            partial,
-        )
-
-
-def load_checkpoint(network: nn.Module, path: Path) -> None:
-    """Read weights into ``network``; every name and shape must fit.
-
-    Raises:
-        CheckpointError: if the file is missing, damaged, or of another architecture.
-    """
-    _fill(network, _load(path, "train it again"), path)
-
-
-def _fill(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as problem:
-        raise CheckpointError(f"{path} holds another architecture: {problem}") from None
-
-
-def _load(path: Path, remedy: str) -> dict[str, Tensor]:
-    if not path.exists():
-        raise CheckpointError(f"{path} is not there; {remedy}.")
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as problem:
-        raise CheckpointError(
-            f"{path} is not a readable safetensors file ({problem}); delete it and {remedy}."
-        ) from None
 
 
 def _take_over(networks: Networks, parent: TrainConfig) -> None:
     """Start from the stage before: each network that it trained, the rest stays as it was made."""
-    state = _load(parent.folder / "weights.safetensors", f"train its {parent.stream} stage first")
+    remedy = f"train its {parent.stream} stage first"
+    state = checkpoints.read(parent.folder / "weights.safetensors", remedy=remedy)
     for name, child in networks.named_children():
         own = {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}
         if own:
-            _fill(child, own, parent.folder)
+            checkpoints.fill(child, own, parent.folder)
 
 
 class _Loop:
@@ -342,12 +243,11 @@ class _Loop:
         if self.device.type == "cuda":
             tensors["random.cuda"] = torch.cuda.get_rng_state()
         note = {"epoch": str(self.epoch), "log": json.dumps(self.log)}
-        with files.whole(path) as partial:
-            save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, partial, note)
+        checkpoints.write(tensors, path, note)
 
     def restore(self, path: Path) -> None:
         """Go on from what :meth:`save` wrote."""
-        tensors = _load(path, "start the training again")
+        tensors = checkpoints.read(path, remedy="start the training again")
         with safe_open(path, "pt") as handle:
             note = handle.metadata()
         self.epoch, self.log = int(note["epoch"]), json.loads(note["log"])
@@ -355,7 +255,7 @@ class _Loop:
         for name, tensor in tensors.items():
             kind, rest = name.split(".", 1)
             parts[kind][rest] = tensor
-        _fill(self.networks, parts["networks"], path)
+        checkpoints.fill(self.networks, parts["networks"], path)
         for number, optimizer in enumerate(self.optimizers):
             state = defaultdict(dict)
             for name, tensor in parts["optimizer"].items():

@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from dmclib import data, experiment, paths
+from dmclib.config import TrainConfig
 from dmclib.data import DataConfig
 from dmclib.experiment import (
     ADV,
@@ -19,7 +20,6 @@ from dmclib.experiment import (
     SINGLE_FRAME,
 )
 from dmclib.losses import LossWeights
-from dmclib.training import TrainConfig
 
 CLIPS = DataConfig(seed=5)
 

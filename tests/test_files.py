@@ -1,5 +1,3 @@
-import types
-
 import pytest
 
 from dmclib import files
@@ -39,12 +37,13 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path):
     ],
     ids=["comment", "docstring", "value"],
 )
-def test_the_digest_follows_the_code_and_not_its_words(tmp_path, code, same):
+def test_the_digest_follows_the_code_and_not_its_words(tmp_path, monkeypatch, code, same):
     def digest(text, name):
-        module = types.ModuleType(name)
-        module.__file__ = str(tmp_path / f"{name}.py")
         (tmp_path / f"{name}.py").write_text(text)
-        return files.code_digest(module)
+        return files.code_digest(name)
 
-    plain = digest("x = 1\ndef f():\n    return x\n", "plain")
-    assert (digest(code, "other") == plain) is same
+    monkeypatch.setattr(files, "PACKAGE", tmp_path)
+    # A name of its own for each test, since digests are remembered by name.
+    plain, other = f"plain{len(code)}", f"other{len(code)}"
+    expected = digest("x = 1\ndef f():\n    return x\n", plain)
+    assert (digest(code, other) == expected) is same

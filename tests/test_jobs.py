@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from dmclib import data, jobs, paths, training
+from dmclib.config import TrainConfig
 from dmclib.data import DataConfig
 from dmclib.errors import DMCError
-from dmclib.training import TrainConfig
 
 CLIPS = DataConfig(clips_per_class=(1, 1, 1), frames_per_clip=2, height=32)
 
@@ -165,7 +165,7 @@ def test_a_training_outlives_the_kernel_that_started_it(stand_in, started):
     stand_in("epoch 1; while ! test -e closed; do sleep 0.05; done; epoch 2; " + FINISHES)
     going = config()
     cell = (
-        "import sys; from dmclib import jobs; from dmclib.training import TrainConfig; "
+        "import sys; from dmclib import jobs; from dmclib.config import TrainConfig; "
         "sys.executable = sys.argv[2]; "
         "jobs.run([TrainConfig.from_json(sys.argv[1])], device='cpu')"
     )
