@@ -8,11 +8,13 @@ stage. Its key names its folder, so a training is never done twice and never tak
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 from dmclib import data, files, paths
 from dmclib.data import DataConfig
+from dmclib.errors import DMCError
 from dmclib.losses import LossWeights
 from dmclib.models import GeneratorConfig
 
@@ -40,12 +42,21 @@ class TrainConfig:
     discriminator_lr: float = 1e-3
     weight_decay: float = 1e-4  # none on biases and normalisation (released code)
 
-    @property
+    def __post_init__(self):
+        if self.epochs < 1 or self.size < 32 or self.data.frames_per_clip < self.segments:
+            raise DMCError(
+                f"cannot train for {self.epochs} epochs on crops of {self.size} px and "
+                f"{self.data.frames_per_clip} frames a clip: at least 1 epoch, 32 px and "
+                f"{self.segments} frames, one a segment, are needed."
+            )
+
+    @cached_property
     def key(self) -> str:
         """Sixteen letters that name this training, the package's code for it included."""
         text = json.dumps(asdict(self), sort_keys=True)
         code = files.code_digest(*data.MADE_BY, *MADE_BY)
-        return hashlib.sha256((text + code).encode()).hexdigest()[:16]
+        videos = files.folder_digest(self.data.folder) if self.data.folder else ""
+        return hashlib.sha256((text + code + videos).encode()).hexdigest()[:16]
 
     @property
     def folder(self) -> Path:

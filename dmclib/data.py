@@ -117,11 +117,11 @@ class VideoFolder:
     """Any ``<root>/<class>/*.{avi,mp4,m4v,mkv}``; flow is TV-L1.
 
     Clips are re-encoded to 340x256, GOP 12, quantizer 1 (paper, 4.2) when they are first needed. A
-    ``ucfTrainTestlist`` folder in or beside ``root`` gives the official train and test lists, of
-    which the clips that are there are taken. Elsewhere, ``split_seed`` deals each class's clips
-    into 3 parts train to 1 part test. Validation is always cut from train: every sixth group, or
-    the last where there are fewer. A group is UCF-101's ``_gNN_`` or else the file itself, so that
-    no scene is on both sides.
+    ``ucfTrainTestlist`` folder beside ``root`` gives the official train and test lists, of which
+    the clips that are there are taken. Elsewhere, ``split_seed`` deals each class's groups into 3
+    parts train to 1 part test. Validation is always cut from train: every sixth group, or the last
+    where there are fewer. A group is UCF-101's ``_gNN_`` or else the file itself, so that no scene
+    is on both sides.
     """
 
     name = "VideoFolder"
@@ -132,7 +132,10 @@ class VideoFolder:
             raise DatasetError(f"{self.root} is not a folder; give one that holds <class>/<video>.")
         found = {
             folder.name: sorted(
-                file for file in folder.iterdir() if file.suffix.lower() in VIDEO_SUFFIXES
+                file
+                for file in folder.iterdir()
+                # macOS leaves "._name.mp4" beside copied videos, which are none.
+                if file.suffix.lower() in VIDEO_SUFFIXES and not file.name.startswith(".")
             )
             for folder in sorted(self.root.iterdir())
             if folder.is_dir()
@@ -148,10 +151,11 @@ class VideoFolder:
         self._clips: dict[str, list[Clip]] = {split: [] for split in SPLITS}
         for label, (class_name, videos) in enumerate(found.items()):
             train_groups = {}
-            order = np.random.default_rng([split_seed, label]).permutation(len(videos))
-            for rank, file in zip(order, videos, strict=True):
+            groups = sorted({_group(file) for file in videos})
+            order = np.random.default_rng([split_seed, label]).permutation(len(groups))
+            for file in videos:
                 if listed is None:
-                    part = "test" if rank % 4 == 0 else "train"
+                    part = "test" if order[groups.index(_group(file))] % 4 == 0 else "train"
                 else:
                     part = listed.get(f"{class_name}/{file.name}")
                 if part == "train":
@@ -164,14 +168,21 @@ class VideoFolder:
                 for file in train_groups[group]:
                     self._add(part, label, file)
         for split in SPLITS:
-            if not self._clips[split]:
+            there = {clip.label for clip in self._clips[split]}
+            absent = [name for label, name in enumerate(self.classes) if label not in there]
+            if absent:
                 raise DatasetError(
-                    f"{self.root} gives no {split} clip: it holds too few, or the official lists "
-                    "beside it name none of its files."
+                    f"{self.root} gives no {split} clip of {', '.join(absent)}: it holds too few, "
+                    "or the official lists beside it name none of them. Add videos, or take the "
+                    "class away."
                 )
 
     def _add(self, split: str, label: int, source: Path) -> None:
-        content = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
+        try:
+            with open(source, "rb") as handle:
+                content = hashlib.file_digest(handle, "sha256").hexdigest()[:16]
+        except OSError as problem:
+            raise DatasetError(f"{source} cannot be read ({problem}); mend or remove it.") from None
         path = paths.CACHE / "clips" / f"{content}-{files.code_digest(*MADE_BY)}.mp4"
         name = f"{self.classes[label]}/{source.name}"
         self._clips[split].append(Clip(name, label, split, source, path))
@@ -204,6 +215,13 @@ class DataConfig:
     frames_per_clip: int = 6
     height: int = 128  # stored frames are scaled to this
     seed: int = 0  # of the clips, not of the training
+
+    def __post_init__(self):
+        if min(*self.clips_per_class, self.frames_per_clip, self.height) < 1:
+            raise DatasetError(
+                f"{self.clips_per_class} clips a class, {self.frames_per_clip} frames a clip and "
+                f"{self.height} px: each must be at least 1."
+            )
 
     def open(self) -> Dataset:
         """The data set itself."""
@@ -260,6 +278,7 @@ def load_frames(config: DataConfig, split: str, *, workers: int | None = None) -
     """
     dataset = config.open()
     key = dataset.key() | {"frames": config.frames_per_clip, "height": config.height}
+    key["how"] = files.code_digest("data", "transforms")
     folder = paths.CACHE / "frames" / hashlib.sha256(repr(key).encode()).hexdigest()[:16]
     clips = dataset.clips(split)
     stored = {clip: folder / f"{clip.path.stem}.safetensors" for clip in clips}
@@ -331,7 +350,10 @@ def _worker() -> None:
 def _extract(dataset: Dataset, clip: Clip, config: DataConfig, target: Path) -> None:
     """Decode one clip's frames, add their flow, scale them and store them."""
     dataset.make(clip)
-    indices = segment_centers(codec.probe(clip.path).frames, config.frames_per_clip)
+    try:
+        indices = segment_centers(codec.probe(clip.path).frames, config.frames_per_clip)
+    except DatasetError as problem:
+        raise DatasetError(f"{clip.source}: {problem} Give a longer one or remove it.") from None
     before = [index - 1 for index in indices]
     decoded = codec.read_at(clip.path, before + indices)
     previous, current = decoded[: len(indices)], decoded[len(indices) :]
@@ -376,10 +398,8 @@ def _group(file: Path) -> str:
 
 def _official_lists(root: Path, number: int) -> dict[str, str] | None:
     """``class/file`` -> train or test, from UCF-101's own lists; None where there are none."""
-    for folder in (root / "ucfTrainTestlist", root.parent / "ucfTrainTestlist"):
-        if folder.is_dir():
-            break
-    else:
+    folder = root.parent / "ucfTrainTestlist"
+    if not folder.is_dir():
         return None
     listed = {}
     for part in ("train", "test"):
@@ -388,5 +408,5 @@ def _official_lists(root: Path, number: int) -> dict[str, str] | None:
             raise DatasetError(f"{folder} has no {file.name}; copy the official lists whole.")
         for line in file.read_text(encoding="utf-8").splitlines():
             if line.strip():
-                listed[line.split()[0]] = part
+                listed[re.sub(r"\s+\d+$", "", line.strip())] = part  # train lines end in a label
     return listed

@@ -24,8 +24,8 @@ LONGER = "DMC: cls + MSE, longer"
 ADV = "DMC: cls + MSE + adv"
 METADATA = "file metadata"
 
-# The released runs give lambda 1 at 224 px and thousands of steps; over our few hundred steps that
-# drowned the class loss, so the laptop's lambda is a tenth.
+# The released runs give lambda 1 at 224 px and thousands of steps. Ours is a tenth, untuned, so
+# that a discriminator with few steps behind it cannot outweigh the class loss.
 ADVERSARIAL = 0.1
 
 

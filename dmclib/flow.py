@@ -47,7 +47,8 @@ def estimate(previous: np.ndarray, current: np.ndarray, *, method: Method = "tvl
     except (ImportError, AttributeError) as error:
         raise errors.DMCError(
             "Optical flow needs OpenCV's contrib build, which is not installed here: "
-            "pip install dmclib[flow] (and remove opencv-python, which overwrites it)."
+            "pip install opencv-contrib-python-headless (and remove opencv-python, which "
+            "overwrites it)."
         ) from error
 
     # OpenCV's flow is defined at its first image and points to the second. Ours is defined at the

@@ -33,7 +33,6 @@ class CompressedFrame:
 
 
 def check_kind(path: Path, frame: av.VideoFrame, index: int) -> None:
-    """Refuse a frame that is neither I nor P."""
     """Raise a ``VideoError`` unless the frame is an I- or a P-frame."""
     if frame.pict_type not in (PictureType.I, PictureType.P):
         kind = PictureType(frame.pict_type).name

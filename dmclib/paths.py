@@ -12,7 +12,8 @@ NOTEBOOKS = ROOT / "notebooks"
 PROFILES = NOTEBOOKS / "profiles"
 RESULTS = ROOT / "results"
 FIGURES = ROOT / "figures"
-CACHE = Path(os.environ.get("DMC_CACHE", ROOT / "cache"))  # clips, flow, checkpoints: rebuildable
+# Relative paths in the environment are meant from the project's root, wherever a kernel runs.
+CACHE = ROOT / os.environ.get("DMC_CACHE", "cache")  # clips, flow, checkpoints: rebuildable
 
 
 def released_scores() -> Path | None:
@@ -21,7 +22,7 @@ def released_scores() -> Path | None:
     ``DMC_RELEASED_SCORES`` names it; without that, it is looked for among the real clips.
     """
     beside = (data_root() or ROOT) / "released_scores" / "exp_my"
-    folder = Path(os.environ.get("DMC_RELEASED_SCORES", beside))
+    folder = ROOT / os.environ.get("DMC_RELEASED_SCORES", beside)
     return folder if folder.is_dir() else None
 
 
@@ -30,5 +31,5 @@ def data_root() -> Path | None:
 
     The suite never needs it; notebooks and tests that use it say so where it is absent.
     """
-    folder = Path(os.environ.get("DMC_SHARED_DATA", ROOT.parent / "shared" / "data"))
+    folder = ROOT / os.environ.get("DMC_SHARED_DATA", "../shared/data")
     return folder if folder.is_dir() else None

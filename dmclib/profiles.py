@@ -3,8 +3,9 @@
 The parameters cell of each notebook holds its defaults, which together are the profile ``smoke``. A
 file in ``notebooks/profiles`` only overrides them: a parameter's name at the top level speaks to
 every notebook that has it; a notebook's number or stem holds settings for that notebook alone;
-``notebooks`` lists those it runs. A misspelled word must not cost a night of the wrong training, so
-an unknown name or a value of another type is an error here.
+``notebooks`` lists those it runs; a parameter without a value must come from the command line.
+A misspelled word must not cost a night of the wrong training, so an unknown name or a value of
+another type is an error here.
 """
 
 import ast
@@ -24,6 +25,7 @@ import yaml
 
 from dmclib import paths
 from dmclib.errors import DMCError, ProfileError
+from dmclib.files import folder_digest
 
 Settings = dict[str, dict]  # "" (every notebook) or a notebook's number -> parameter -> value
 MAX_PROFILE_BYTES = 100_000  # a profile is a page; whatever is larger is another file
@@ -35,7 +37,7 @@ class Step:
 
     notebook: Path
     parameters: dict
-    fingerprint: str  # SHA-256 of its code cells, its parameters and dmclib's source
+    fingerprint: str  # SHA-256 of its code cells, its parameters, dmclib's source and its videos
 
     @property
     def name(self) -> str:
@@ -81,6 +83,7 @@ def plan(
     chosen = [_find(word, running, place="--only") for word in only]
     running = {path: known for path, known in running.items() if not only or path in chosen}
     _check(from_line, running, place="the command line")
+    _check_given(profile, from_profile, from_line)
 
     library = _library_hash()
     steps = []
@@ -89,9 +92,11 @@ def plan(
         for given in (from_profile, from_line):
             for scope in ("", path.stem[:2]):
                 for key, value in given.get(scope, {}).items():
-                    if key in known:
+                    if key in known and value is not None:
                         parameters[key] = _fit(value, known[key], f"{path.stem}.{key}")
-        steps.append(Step(path, parameters, _fingerprint(path, parameters, library)))
+        folder = parameters.get("data_folder")
+        content = folder_digest(folder) if folder else ""
+        steps.append(Step(path, parameters, _fingerprint(path, parameters, library + content)))
     return steps
 
 
@@ -193,6 +198,20 @@ def _check(settings: Settings, notebooks: dict[Path, dict], *, place: str) -> No
                     f"{place}: {key!r} is no parameter of {where}{_close(str(key), names)}; "
                     "nothing was run."
                 )
+
+
+def _check_given(profile: str, from_profile: Settings, from_line: Settings) -> None:
+    """Hold a profile to its own data, since its results and figures are kept under its name."""
+    given = from_line.get("", {})
+    needed = [key for key, value in from_profile.get("", {}).items() if value is None]
+    for key in needed:
+        if given.get(key) is None:
+            how = "--data FOLDER" if key == "data_folder" else f"--set {key}=..."
+            raise ProfileError(f"profile {profile} does not run without {key}: add {how}.")
+    if "data_folder" in given and "data_folder" not in needed and profile != "smoke":
+        raise ProfileError(
+            f"profile {profile} is not for a folder of videos: dmc reproduce real --data FOLDER."
+        )
 
 
 def _close(word: str, known: Sequence[str]) -> str:

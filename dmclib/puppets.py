@@ -102,7 +102,7 @@ class Puppet:
     def __init__(self, recipe: Recipe):
         self.recipe = recipe
         look = LOOKS[recipe.split]
-        # The split and the action go into the seed, so no two clips share a random stream.
+        # The split and the action go into the seed, so no two clips share textures or movements.
         self._rng = rng = np.random.default_rng(
             [recipe.seed, ACTIONS.index(recipe.action), list(LOOKS).index(recipe.split)]
         )
@@ -127,6 +127,7 @@ class Puppet:
 
     def frames(self):
         """Yield the clip's pictures: uint8, (size, size, 3), RGB."""
+        # The same noise in all actions of one number, so that it cannot tell them apart.
         grain = np.random.default_rng([self.recipe.seed, 1])
         for t in range(self.recipe.frames):
             picture = self._paint(t)[0]

@@ -12,9 +12,11 @@ import os
 import re
 import subprocess
 import time
+import zlib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -142,7 +144,7 @@ def load_arrays(name: str, profile: str) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as stored:
             return {key: stored[key] for key in stored.files}
-    except (ValueError, OSError, AttributeError) as error:
+    except (ValueError, OSError, AttributeError, EOFError, BadZipFile, zlib.error) as error:
         raise DMCError(f"{path} holds no arrays ({error}): {_remedy(name, profile)}") from None
 
 
@@ -163,19 +165,6 @@ def reported(table: str) -> pd.DataFrame:
         raise DMCError(f"the paper has no table {table!r} here; there are {', '.join(tables)}.")
     origin = {"source": tables[table]["source"]}
     return pd.DataFrame([origin | row for row in tables[table]["rows"]])
-
-
-def to_markdown(rows: Rows) -> str:
-    """Rows as a Markdown table; numbers to four significant digits, nothing where None stands."""
-    table = pd.DataFrame(rows)
-
-    def text(value) -> str:
-        if isinstance(value, float):
-            return "" if math.isnan(value) else f"{value:.4g}"
-        return "" if value is None else str(value).replace("|", r"\|")
-
-    lines = [list(table.columns), ["---"] * len(table.columns), *table.itertuples(index=False)]
-    return "\n".join(f"| {' | '.join(text(value) for value in line)} |" for line in lines)
 
 
 def _path(name: str, profile: str, suffix: str) -> Path:

@@ -254,7 +254,14 @@ def _show_results(console: Console, profile: str) -> None:
         rows = results.load("06_ablations", profile).rows
     except DMCError:
         return  # this profile does not run the ablations
-    table = Table(*map(str, rows.columns), title=f"Ablations, profile {profile}")
-    for row in rows.itertuples(index=False):
-        table.add_row(*(f"{x:.4g}" if isinstance(x, float) else str(x) for x in row))
+    table = Table("variant", "frames", "clips", "seeds", title=f"Ablations, profile {profile}")
+    for row in rows.to_dict("records"):
+        frames, clips = (
+            f"{row[share]:.3f} [{row[low]:.3f}, {row[high]:.3f}]"
+            for share, low, high in (
+                ("accuracy", "low", "high"),
+                ("clip_accuracy", "clip_low", "clip_high"),
+            )
+        )
+        table.add_row(row["variant"], frames, clips, str(row["seeds"]))
     console.print(table)

@@ -249,8 +249,7 @@ def _scan(data: mmap.mmap) -> tuple[list, np.ndarray]:
 
 
 def check_size(path: Path, size: tuple[int, int]) -> None:
-    """Refuse a width and height that MPEG-4 with half-size colour cannot have."""
-    """Raise a ``VideoError`` if a clip of ``size`` = (width, height) px cannot be written."""
+    """Raise a ``VideoError`` if MPEG-4, with half-size colour, cannot have this (width, height)."""
     if any(side < 2 or side % 2 for side in size):
         raise VideoError(
             f"{path}: cannot be {size[0]}x{size[1]} pixels; MPEG-4 stores colour at half size, so "

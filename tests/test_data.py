@@ -123,6 +123,49 @@ def test_a_folder_is_split_without_a_clip_on_two_sides(folder):
     assert len(set().union(*split)) == 16
 
 
+def test_clips_of_one_scene_stay_on_one_side(tmp_path):
+    for name in ("fall", "rise"):
+        for scene in range(6):
+            for cut in range(3):
+                video(tmp_path / name / f"v_{name}_g{scene:02d}_c{cut:02d}.mp4", 3 * scene + cut)
+    dataset = data.VideoFolder(tmp_path)
+    sides = {}
+    for split in data.SPLITS:
+        for clip in dataset.clips(split):
+            sides.setdefault(clip.name.rsplit("_", 1)[0], set()).add(split)
+    assert len(sides) == 12
+    assert all(len(found) == 1 for found in sides.values())
+
+
+def test_a_class_without_a_training_clip_is_named(tmp_path):
+    for number in range(4):
+        video(tmp_path / "fall" / f"{number}.mp4", number)
+    video(tmp_path / "rise" / "only.mp4", 9)
+    with pytest.raises(DatasetError, match="no train clip of rise"):
+        data.VideoFolder(tmp_path)
+
+
+def test_a_clip_without_p_frames_is_named(tmp_path):
+    for name in ("fall", "rise"):
+        for number in range(4):
+            video(tmp_path / name / f"{number}.mp4", number)
+    codec.encode([np.zeros((32, 48, 3), np.uint8)], tmp_path / "rise" / "0.mp4")
+    config = DataConfig(folder=str(tmp_path), frames_per_clip=1, height=32)
+
+    def load_all():
+        for split in data.SPLITS:
+            data.load_frames(config, split, workers=1)
+
+    with pytest.raises(DatasetError, match=r"0\.mp4: a clip of 1 frames has no P-frame"):
+        load_all()
+
+
+@pytest.mark.parametrize("wrong", [{"frames_per_clip": 0}, {"clips_per_class": (3, 0, 1)}])
+def test_counts_of_nothing_are_refused(wrong):
+    with pytest.raises(DatasetError, match="must be at least 1"):
+        DataConfig(**wrong)
+
+
 def test_a_small_class_still_gives_a_validation_clip(tmp_path):
     for name in ("fall", "rise"):
         for number in range(4):
@@ -146,11 +189,11 @@ def test_official_lists_beside_the_folder_are_followed(folder):
 
 
 def test_lists_that_name_nothing_here_are_an_error(folder):
-    lists = folder / "ucfTrainTestlist"
+    lists = folder.parent / "ucfTrainTestlist"
     lists.mkdir()
     for part in ("train", "test"):
         (lists / f"{part}list01.txt").write_text("other/v_other_g01_c01.avi 1\n")
-    with pytest.raises(DatasetError, match="gives no train clip"):
+    with pytest.raises(DatasetError, match="gives no train clip of fall, rise"):
         data.VideoFolder(folder)
 
 

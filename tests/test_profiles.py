@@ -148,3 +148,23 @@ def test_a_fingerprint_follows_code_and_parameters_and_not_prose(suite):
     assert fingerprint() == first
     file.write_text(file.read_text().replace("epochs: int = 1", "epochs: int = 3"))
     assert fingerprint() != first
+
+
+def test_a_parameter_without_a_value_must_be_given(suite):
+    write_profile("data_folder:\nepochs: 4\n", "real")
+    with pytest.raises(ProfileError, match=r"does not run without data_folder: add --data FOLDER"):
+        plan("real")
+    assert parameters("real", data=suite)["06_ablations"]["data_folder"] == str(suite)
+
+
+def test_a_profile_of_drawn_clips_does_not_take_a_folder(suite):
+    write_profile("epochs: 4\n")
+    with pytest.raises(ProfileError, match="dmc reproduce real --data FOLDER"):
+        plan("night", data=suite)
+
+
+def test_other_videos_in_the_folder_are_another_run(suite):
+    (suite / "videos" / "kick").mkdir(parents=True)
+    before = [step.fingerprint for step in plan("smoke", data=suite / "videos")]
+    (suite / "videos" / "kick" / "a.avi").write_bytes(b"one")
+    assert [step.fingerprint for step in plan("smoke", data=suite / "videos")] != before

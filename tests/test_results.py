@@ -150,13 +150,3 @@ def test_the_papers_tables_say_where_they_stand_and_agree_with_themselves():
     assert list(layers["channels_in"]) == [5, *(5 + layers["channels_out"].cumsum())[:-1]]
     with pytest.raises(DMCError, match=r"no table 'table_9'.*table_1"):
         results.reported("table_9")
-
-
-def test_markdown_is_a_table_that_git_shows():
-    rows = [{"method": "a|b", "share": 0.123456, "n": 3}, {"method": "c", "share": None, "n": 4}]
-    assert results.to_markdown(rows).splitlines() == [
-        "| method | share | n |",
-        "| --- | --- | --- |",
-        r"| a\|b | 0.1235 | 3 |",
-        "| c |  | 4 |",
-    ]

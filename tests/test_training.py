@@ -180,6 +180,12 @@ def test_a_loss_that_is_no_number_stops_the_training():
     assert not broken.done
 
 
+@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"size": 16}, {"segments": 7}])
+def test_a_config_that_cannot_be_trained_is_refused(wrong):
+    with pytest.raises(ValueError, match="cannot train"):
+        config(**wrong)
+
+
 def test_the_key_follows_every_setting_and_the_stage_before():
     plain = config(start_from=config("flow"))
     others = [
