@@ -337,7 +337,9 @@ def _make(
 
 def _worker() -> None:
     """Set up a process of the pool."""
-    torch.set_num_threads(1)  # the pool already uses every core
+    # The pool already uses every core; OpenCV reads this when it is first imported.
+    torch.set_num_threads(1)
+    os.environ["OPENCV_FOR_THREADS_NUM"] = "1"
 
     def follow() -> None:
         # A pool does not notice that the process that wanted it was killed.

@@ -277,6 +277,7 @@ def accuracy_speed(rows: pd.DataFrame, *, band: tuple[str, str] | None = None) -
                 label=f"{row.method} ({'paper' if row.reported else 'ours'})",
             )  # fmt: skip
         ax.set_xscale("log")
+        ax.set_xlim(0.1, 100)  # the paper's axis, so that both figures can be laid side by side
         ax.xaxis.set_major_formatter("{x:g}")
         ax.set_title(dataset)
         ax.grid(color="0.9")

@@ -58,7 +58,7 @@ def test_flow_refuses_what_it_cannot_compare():
 def test_without_opencv_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)  # makes ``import cv2`` fail
     frame = np.zeros((8, 8, 3), np.uint8)
-    with pytest.raises(errors.DMCError, match=r"pip install dmclib\[flow\]"):
+    with pytest.raises(errors.DMCError, match=r"pip install opencv-contrib-python-headless"):
         flow.estimate(frame, frame)
 
 
