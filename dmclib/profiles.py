@@ -83,7 +83,7 @@ def plan(
     chosen = [_find(word, running, place="--only") for word in only]
     running = {path: known for path, known in running.items() if not only or path in chosen}
     _check(from_line, running, place="the command line")
-    _check_given(profile, from_profile, from_line)
+    _check_given(profile, from_profile, from_line, running)
 
     library = _library_hash()
     steps = []
@@ -200,10 +200,13 @@ def _check(settings: Settings, notebooks: dict[Path, dict], *, place: str) -> No
                 )
 
 
-def _check_given(profile: str, from_profile: Settings, from_line: Settings) -> None:
+def _check_given(
+    profile: str, from_profile: Settings, from_line: Settings, running: dict[Path, dict]
+) -> None:
     """Hold a profile to its own data, since its results and figures are kept under its name."""
     given = from_line.get("", {})
-    needed = [key for key, value in from_profile.get("", {}).items() if value is None]
+    asked = {name for known in running.values() for name in known}
+    needed = [k for k, value in from_profile.get("", {}).items() if value is None and k in asked]
     for key in needed:
         if given.get(key) is None:
             how = "--data FOLDER" if key == "data_folder" else f"--set {key}=..."

@@ -157,6 +157,11 @@ def test_a_parameter_without_a_value_must_be_given(suite):
     assert parameters("real", data=suite)["06_ablations"]["data_folder"] == str(suite)
 
 
+def test_a_notebook_that_reads_no_videos_runs_without_the_folder(suite):
+    write_profile("data_folder:\nepochs: 4\n", "real")
+    assert list(parameters("real", only=["04"])) == ["04_training"]
+
+
 def test_a_profile_of_drawn_clips_does_not_take_a_folder(suite):
     write_profile("epochs: 4\n")
     with pytest.raises(ProfileError, match="dmc reproduce real --data FOLDER"):
