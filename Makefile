@@ -46,8 +46,8 @@ lint: $(READY)  ## Check style with ruff, notebooks included
 lab: $(READY)  ## Open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
 
-bench: $(READY)  ## Time the codec against bare FFmpeg decoding
-	$(BIN)/dmc bench codec $(ARGS)
+bench: $(READY)  ## Time every part beside what it competes with
+	$(BIN)/dmc bench all $(ARGS)
 
 notebooks: $(READY)  ## Execute the notebooks in place at their defaults, as they are committed
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace \

@@ -1,19 +1,23 @@
 """DMC-Net, step by step: the helper package behind the notebooks.
 
-Where a thing lives; an import goes up this list only:
+Where a thing lives; CONTRIBUTING.md has every module, and an import goes up this list only:
 
 * ``paths``, ``errors``, ``files`` - folders; what can go wrong; files whole or not at all
-* ``timing``, ``video``, ``vectors`` - one timing protocol; FFmpeg; vectors spread over pixels
-* ``gops``, ``flow``, ``results`` - frames of a GOP; optical flow; numbers with their origin
-* ``codec`` - compressed video: frames, vectors, residuals
-* ``transforms``, ``models``, ``losses``, ``puppets`` - crops and flips that know motion; networks;
-  equation 4; the drawn clips
-* ``data``, ``checkpoints`` - data sets, and which frames a clip contributes; weights on disk
-* ``config``, ``training``, ``evaluation`` - what a training follows from; one loop for every
-  stage; scores, fusion, intervals
-* ``jobs``, ``experiment``, ``released``, ``figures``, ``bench`` - trainings in processes of their
-  own; the comparison of section 4.3; the authors' scores; drawings; speed rows
-* ``profiles``, ``doctor``, ``runner``, ``cli`` - notebooks in order; the ``dmc`` command
+* ``codec`` (over ``video``, ``vectors``, ``gops``) - compressed video: frames, vectors, residuals
+* ``flow`` (over ``tvl1``, ``raft``), ``flowstore`` - optical flow, and a clip's flow in one file
+* ``corpora`` (over ``lists``), ``prepare``, ``manifest`` - data sets as published, made ready
+* ``transforms``, ``models``, ``losses``, ``fast`` - crops and flips that know motion; networks;
+  equation 4; the generator compiled for this processor
+* ``puppets``, ``data``, ``loader`` - the drawn clips; which frames a clip contributes; batches
+* ``config``, ``training``, ``jobs``, ``experiment`` - what a training follows from; one loop for
+  every stage; in processes of their own; the comparison of section 4.3
+* ``evaluation``, ``recognition``, ``stream`` - fusion and intervals; the full test protocol; scores
+  as a file plays
+* ``scorefiles``, ``released``, ``fusions``, ``claims`` - the authors' scores; the paper's claims
+* ``figures``, ``charts``, ``diagrams`` - drawings
+* ``timing``, ``bench`` and the ``bench_...`` modules - one timing protocol; speed rows
+* ``results``, ``profiles``, ``runner``, ``demo``, ``doctor``, ``cli`` - numbers with their origin;
+  notebooks in order; the ``dmc`` command
 """
 
 __version__ = "0.1.0"

@@ -1,115 +1,195 @@
-"""Speed rows behind ``dmc bench``: ours beside bare FFmpeg, in turn, in one run, on one core."""
+"""Behind ``dmc bench``: run suites of speed rows, show them, keep them, hold two runs together.
 
-import tempfile
-from collections.abc import Container, Iterator
-from itertools import pairwise
+A suite is a function that measures and returns rows. In a row, text and whole numbers (other than
+``repeats`` and sizes in bytes) name what was measured; the other numbers are what came out. A row
+that this machine cannot measure has ``needs``: what it would take.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-import av
-import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
 
-from dmclib import paths
-from dmclib.codec import encode, packets, read_at, read_frames
-from dmclib.errors import VideoError
-from dmclib.timing import measure
+from dmclib import (
+    bench_codec,
+    bench_flow,
+    bench_generator,
+    bench_loader,
+    bench_networks,
+    bench_path,
+    bench_recognition,
+    bench_storage,
+    results,
+    timing,
+)
+from dmclib.errors import DMCError
 
-# How many times as long as bare decoding we may take: the project's own limits.
-LIMITS = {"every frame": 3.0, "three P-frames": 2.0}
+Rows = list[dict]
+
+SUITES: dict[str, Callable[..., Rows]] = {
+    "codec": bench_codec.rows,
+    "flow": bench_flow.rows,
+    "storage": bench_storage.rows,
+    "loader": bench_loader.rows,
+    "generator": bench_generator.rows,
+    "path": bench_path.rows,
+    "recognition": bench_recognition.rows,
+    "table3": bench_networks.rows,
+}
 
 
-def codec(clip: str | Path | None = None, *, repeats: int = 15) -> list[dict]:
-    """Time reading a clip against bare decoding of the same frames, print the rows, return them.
-
-    Bare means: open the file, find the packets, decode them with vectors exported, on one thread as
-    we do, and look at neither pixels nor vectors. Ours makes RGB, motion and residual of them.
+def run(
+    suite: str,
+    *,
+    profile: str = "laptop",
+    clip: Path | None = None,
+    compare: Path | None = None,
+    console: Console | None = None,
+) -> None:
+    """Measure a suite, or ``all``; show the rows and save ``results/<profile>/bench_<suite>.json``.
 
     Args:
-        clip: MPEG-4 Part 2 of three GOPs or more; by default ``clips/bikes.m4v`` of the real clips
-            or, where they are absent, a clip drawn and encoded here.
-        repeats: timed runs of each side.
-
-    Returns:
-        One row a task: ``task``, ``clip``, ``frames`` that the bare side decodes, ``bare_ms`` and
-        ``ours_ms`` (median of a run, milliseconds), ``ratio`` of the two, ``limit``.
+        suite: a key of :data:`SUITES`, or ``all``. Of all, one that cannot run is a line that says
+            what it needs; alone it is the error.
+        profile: names the folder of results.
+        clip: for suite ``codec`` the clip to read.
+        compare: what an earlier run saved, shown beside this one: its file or, for ``all``, the
+            folder of the files.
+        console: where to print.
 
     Raises:
-        VideoError: ``clip`` cannot be read, or has fewer than three GOPs with P-frames.
+        DMCError: no such suite, nothing to compare with, or what the suite itself says.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        if clip is None:
-            root = paths.data_root()
-            clip = root / "clips" / "bikes.m4v" if root else Path(folder) / "absent"
-            if not clip.is_file():
-                clip = Path(folder) / "drawn.m4v"
-                encode(_drifting_texture(), clip)
-        return _codec_rows(Path(clip), repeats)
+    if suite not in SUITES and suite != "all":
+        raise DMCError(f"there is no suite {suite!r}; choose {', '.join(SUITES)} or all.")
+    if clip is not None and suite != "codec":
+        raise DMCError(f"only suite codec takes a clip; leave {clip} out.")
+    chosen = list(SUITES) if suite == "all" else [suite]
+    # Read before the minutes of measuring, and before a run to the same place takes its name.
+    earlier = {name: _saved_rows(compare, name) for name in chosen} if compare else {}
+    console = console or Console()
+    if not console.is_terminal:
+        console.width = max(console.width, 160)  # nothing is gained by folding lines in a file
+    console.print(timing.machine_line(), soft_wrap=True, highlight=False)
+    with timing.pinned(torch.get_num_threads()):  # OpenCV too, which would take its own number
+        for name in chosen:
+            started = time.monotonic()
+            origin = results.start_run(f"bench_{name}", profile=profile, seed=0)
+            try:
+                rows = SUITES[name](*([clip] if clip else []))
+            except DMCError as error:
+                if suite != "all":
+                    raise
+                rows = [{"task": name, "needs": str(error)}]
+            show(console, name, rows)
+            if all("needs" in row for row in rows):
+                continue  # nothing measured: an earlier file is worth more
+            clips = sorted({row["clip"] for row in rows if "clip" in row})
+            path = origin.save(rows, data=", ".join(clips) or "made for the run")
+            if name in earlier:
+                show_beside(console, name, earlier[name], rows)
+            taken = time.monotonic() - started
+            console.print(f"{taken:.0f} s; saved results/{profile}/{path.name}\n", highlight=False)
 
 
-def _codec_rows(clip: Path, repeats: int) -> list[dict]:
-    is_key = [packet.is_key for packet in packets(clip)]
-    keys = [*np.flatnonzero(is_key).tolist(), len(is_key)]
-    gops = [range(a, b) for a, b in pairwise(keys) if b - a > 1]
-    if len(gops) < 3:
-        raise VideoError(f"{clip}: has {len(gops)} GOPs with P-frames; give a clip of at least 3.")
-    # An early, a middle and a late P-frame, in GOPs spread over the clip.
-    gops = [gops[len(gops) // 4], gops[len(gops) // 2], gops[-1]]
-    asked = [gop[max(1, (len(gop) - 1) * k // 4)] for k, gop in enumerate(gops, 1)]
-    needed = {n for gop, last in zip(gops, asked, strict=True) for n in range(gop[0], last + 1)}
-    tasks = {
-        "every frame": (
-            len(is_key),
-            lambda: _decode_bare(clip, range(len(is_key))),
-            lambda: _exhaust(read_frames(clip)),
-        ),
-        "three P-frames": (
-            len(needed),
-            lambda: _decode_bare(clip, needed),
-            lambda: read_at(clip, asked),
-        ),
-    }
-    rows = []
-    print(f"{clip.name}, one core, median of {repeats} runs in turn")
-    for task, (frames, bare, ours) in tasks.items():
-        times = measure({"bare": bare, "ours": ours}, repeats=repeats)
-        bare_ms, ours_ms = (1e3 * times[side].median for side in ("bare", "ours"))
-        row = {"task": task, "clip": clip.name, "frames": frames}
-        row |= {"bare_ms": bare_ms, "ours_ms": ours_ms, "ratio": ours_ms / bare_ms}
-        rows.append(row | {"limit": LIMITS[task]})
-        print(
-            f"{task:15} {frames:4} frames decoded  bare {bare_ms:7.2f} ms  ours {ours_ms:7.2f} ms  "
-            f"{ours_ms / bare_ms:.2f} times (limit {LIMITS[task]:g})"
+def show(console: Console, title: str, rows: Rows) -> None:
+    """Print rows as tables, one for each set of columns, and a line for each that needs something.
+
+    Quartiles and numbers of repeats stay in the saved file.
+    """
+    tables: dict[tuple, Table] = {}
+    for row in rows:
+        if "needs" in row:
+            continue
+        shown = {key: value for key, value in row.items() if not _is_detail(key)}
+        if tuple(shown) not in tables:
+            table = tables[tuple(shown)] = Table(title=title, title_justify="left")
+            for key, value in shown.items():
+                table.add_column(key, justify="left" if isinstance(value, str) else "right")
+        tables[tuple(shown)].add_row(*map(_text, shown.values()))
+    for table in tables.values():
+        console.print(table)
+    for row in rows:
+        if "needs" in row:
+            what = ", ".join(str(value) for key, value in row.items() if key != "needs")
+            console.print(
+                f"{what}: not measured, needs: {row['needs']}", markup=False, soft_wrap=True
+            )
+
+
+def show_beside(console: Console, title: str, earlier: Rows, rows: Rows) -> None:
+    """Print each measure of two runs with the ratio now / then; rows that only one has are named.
+
+    Rows belong together if they have the same names; of several such, the first with the first.
+    """
+    table = Table("row", "measure", title=f"{title}: then and now", title_justify="left")
+    for column in ("then", "now", "now / then"):
+        table.add_column(column, justify="right")
+    old, new = _by_name(earlier), _by_name(rows)
+    for name, row in new.items():
+        for key, now, then in _measures(row, old.get(name, {})):
+            ratio = f"{now / then:.2f}" if then else "-"
+            table.add_row(" ".join(map(str, name[:-1])), key, _text(then), _text(now), ratio)
+    console.print(table)
+    for word, only in (
+        ("not measured then", new.keys() - old),
+        ("not measured now", old - new.keys()),
+    ):
+        for name in sorted(only, key=str):
+            console.print(f"{' '.join(map(str, name[:-1]))}: {word}", markup=False)
+
+
+def _measures(row: Mapping, other: Mapping) -> Iterator[tuple[str, float, float]]:
+    for key, value in row.items():
+        if isinstance(value, float) and isinstance(other.get(key), float) and not _is_detail(key):
+            yield key, value, other[key]
+
+
+def _by_name(rows: Rows) -> dict[tuple, dict]:
+    """What names each row, and its number among those named alike -> row."""
+    found: dict[tuple, dict] = {}
+    for row in rows:
+        if "needs" in row:
+            continue
+        name = tuple(value for key, value in row.items() if _is_name(key, value))
+        again = sum(other[:-1] == name for other in found)
+        found[*name, again] = row
+    return found
+
+
+def _is_name(key: str, value) -> bool:
+    return isinstance(value, str | int) and not key.endswith("bytes") and not _is_detail(key)
+
+
+def _is_detail(key: str) -> bool:
+    return key == "repeats" or any(word in key for word in ("lower", "upper", "quartile"))
+
+
+def _text(value) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return "" if value is None else str(value)
+
+
+def _saved_rows(place: Path, suite: str) -> Rows:
+    """The rows that an earlier run of this suite saved; none where its folder lacks the file."""
+    path = place / f"bench_{suite}.json" if place.is_dir() else place
+    if place.is_dir() and not path.is_file():
+        return []
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        name, rows = record["name"], [dict(row) for row in record["rows"]]
+    except OSError as error:
+        raise DMCError(f"{path} cannot be read ({error.strerror}); give a saved run.") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise DMCError(f"{path} is no saved run ({error}); give a results file.") from None
+    if name != f"bench_{suite}":
+        raise DMCError(
+            f"{path} holds {name}, not bench_{suite}; compare a suite with itself, and all with a "
+            "folder of results."
         )
     return rows
-
-
-def _decode_bare(clip: Path, needed: Container[int]) -> None:
-    """Decode the packets of these numbers and nothing else."""
-    last = max(needed)
-    with av.open(str(clip)) as container:
-        stream = container.streams.video[0]
-        stream.codec_context.thread_count = 1
-        stream.codec_context.options = {"flags2": "+export_mvs"}
-        for n, packet in enumerate(container.demux(stream)):
-            if n in needed:
-                packet.decode()
-            if n == last:
-                break
-
-
-def _exhaust(iterator: Iterator) -> None:
-    for _ in iterator:
-        pass
-
-
-def _drifting_texture(frames: int = 120) -> Iterator[np.ndarray]:
-    """A smooth random texture that drifts, with a patch that drifts against it; 340x256."""
-    rng = np.random.default_rng(0)
-    coarse = rng.integers(0, 256, (33, 44, 3)).astype(np.float32)
-    texture = coarse.repeat(8, axis=0).repeat(8, axis=1)
-    for axis in (0, 1):  # blurred, as a camera would
-        texture = sum(np.roll(texture, shift, axis) for shift in range(8)) / 8
-    texture = texture.astype(np.uint8)
-    for n in range(frames):
-        picture = np.roll(texture, (n, 2 * n), (0, 1))[:256, :340].copy()
-        picture[80:176, 120:220] = np.roll(texture, -3 * n, 1)[80:176, 120:220]
-        yield picture

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -15,13 +15,13 @@ def save(network: nn.Module, path: Path) -> None:
     write(network.state_dict(), path)
 
 
-def load(network: nn.Module, path: Path, *, remedy: str = "train it again") -> None:
+def load(network: nn.Module, path: Path) -> None:
     """Read weights into ``network``; every name and shape must fit.
 
     Raises:
         CheckpointError: if the file is missing, damaged, or of another architecture.
     """
-    fill(network, read(path, remedy=remedy), path)
+    fill(network, read(path, remedy="train it again"), path)
 
 
 def write(tensors: dict[str, Tensor], path: Path, note: dict[str, str] | None = None) -> None:
@@ -44,6 +44,19 @@ def read(path: Path, *, remedy: str) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path} is not a readable safetensors file ({problem}); delete it and {remedy}."
         ) from None
+
+
+def read_note(path: Path) -> dict[str, str]:
+    """The note that :func:`write` put beside the tensors; empty where there is none.
+
+    Raises:
+        CheckpointError: if the file is missing or damaged.
+    """
+    try:
+        with safe_open(path, "pt") as handle:
+            return handle.metadata() or {}
+    except (SafetensorError, OSError) as problem:
+        raise CheckpointError(f"{path} is not a readable safetensors file ({problem}).") from None
 
 
 def fill(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The ``dmc`` command: run the notebooks, examine the installation, time the codec.
+"""The ``dmc`` command: run the notebooks, examine the installation, measure speed.
 
 Whatever needs torch, PyAV or Jupyter is imported inside its command, so that ``dmc --help`` answers
 at once.
@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from dmclib import __version__
-from dmclib.errors import DMCError
+from dmclib.errors import DatasetError, DMCError
 
 app = typer.Typer(
     help="DMC-Net, reproduced: recognise actions straight from compressed video.",
@@ -19,14 +19,12 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-bench_app = typer.Typer(help="Time a part against the bare library under it.")
-app.add_typer(bench_app, name="bench", no_args_is_help=True)
 
 
 def main() -> None:
     """Run the command line; what the user can put right is one sentence, never a traceback.
 
-    Exit codes: 0 done, 1 a notebook or a check failed, 2 a wrong setting or file, 130 Ctrl-C.
+    Exit codes: 0 done, 1 a notebook, check or video failed, 2 a wrong setting or file, 130 Ctrl-C.
     """
     try:
         app()
@@ -86,6 +84,97 @@ def reproduce(
 
 
 @app.command()
+def prepare(
+    dataset: Annotated[str, typer.Argument(help="ucf101, hmdb51, kinetics-n50 or folder")],
+    root: Annotated[
+        Path | None, typer.Option(help="the data set as its publishers ship it")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="where to; by default prepared/DATASET in the cache")
+    ] = None,
+    flow: Annotated[
+        str | None,
+        typer.Option(help="tvl1, tvl1-torch, dis, farneback, raft, raft-small or none"),
+    ] = None,
+    jobs: Annotated[int | None, typer.Option(help="videos at once; by default one a core")] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="a Dask scheduler to run on: tcp://host:port")
+    ] = None,
+    allow_partial: Annotated[
+        bool, typer.Option("--allow-partial", help="take a copy that lacks videos")
+    ] = False,
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", help="exit 0 also if videos were quarantined")
+    ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="only compare the prepared files with the manifest")
+    ] = False,
+) -> None:
+    """Re-encode a data set's videos and compute their flow, going on where the last run stopped.
+
+    The paper's flow is tvl1, which takes core-days for a whole data set, tvl1-torch a quarter of
+    that; dis, which a new folder has by default, takes hours.
+    """
+    from dmclib import corpora, manifest, paths
+    from dmclib import prepare as preparation
+
+    if dataset not in corpora.ADAPTERS:
+        raise DatasetError(
+            f"There is no data set {dataset!r}; there are {', '.join(corpora.ADAPTERS)}."
+        )
+    out = out or paths.CACHE / "prepared" / dataset
+    if verify:
+        sentences = manifest.verify(out)
+        for sentence in sentences:
+            typer.echo(sentence)
+        if sentences:
+            typer.echo(f"dmc: {len(sentences)} files of {out} are not as prepared.", err=True)
+            raise typer.Exit(1)
+        typer.echo(f"{out}: every file is as the manifest says.")
+        return
+    if root is None:
+        raise DatasetError("Say with --root where the data set lies.")
+    try:
+        corpus = corpora.open_corpus(dataset, root, allow_partial=allow_partial)
+        if corpus.shortfall:
+            typer.echo(corpus.shortfall)
+        report = preparation.prepare(
+            corpus, out, flow=flow, jobs=jobs, scheduler=scheduler, keep_going=keep_going
+        )
+    except preparation.Quarantined as failure:
+        typer.echo(f"dmc: {failure}", err=True)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        typer.echo("dmc: stopped; the same command goes on from here.", err=True)
+        raise typer.Exit(130) from None
+    typer.echo(str(report))
+
+
+@app.command()
+def demo(
+    source: Annotated[Path, typer.Argument(metavar="VIDEO", help="any video")],
+    out: Annotated[
+        Path | None, typer.Option(help="folder to write to; by default ./<video's name>-dmc")
+    ] = None,
+    profile: Annotated[str, typer.Option(help="whose trained networks make the cue")] = "laptop",
+    flow: Annotated[
+        bool, typer.Option("--flow", help="a panel of TV-L1 too, about a second a frame")
+    ] = False,
+) -> None:
+    """Show a video beside its motion vectors, residual and cue: a clip and a still."""
+    from dmclib import demo
+
+    try:
+        shown = demo.show(source, out, weights=demo.find_weights(profile), with_flow=flow)
+    except KeyboardInterrupt:
+        typer.echo("dmc: stopped; nothing was written.", err=True)
+        raise typer.Exit(130) from None
+    for sentence in shown.says:
+        typer.echo(sentence)
+    typer.echo(f"{shown.frames} frames: {shown.clip} and {shown.still}")
+
+
+@app.command()
 def doctor() -> None:
     """Say what is right and what is wrong with this installation."""
     from dmclib.doctor import examine
@@ -98,11 +187,18 @@ def doctor() -> None:
         raise typer.Exit(1)
 
 
-@bench_app.command()
-def codec(
-    clip: Annotated[Path | None, typer.Argument(help="MPEG-4 clip; one is made without it")] = None,
+@app.command()
+def bench(
+    suite: Annotated[
+        str, typer.Argument(help="codec, flow, storage, loader, generator, table3, path, recognition or all")
+    ] = "all",
+    clip: Annotated[Path | None, typer.Argument(help="MPEG-4 clip, for suite codec")] = None,
+    profile: Annotated[str, typer.Option(help="names the folder of results")] = "laptop",
+    compare: Annotated[
+        Path | None, typer.Option(help="a run saved before, or for all the folder of them")
+    ] = None,
 ) -> None:
-    """Time reading pixels, motion and residual against bare FFmpeg decoding."""
+    """Time a part beside what it competes with; print the rows and keep them in results."""
     from dmclib import bench
 
-    bench.codec(clip)
+    bench.run(suite, profile=profile, clip=clip, compare=compare)

@@ -11,6 +11,7 @@ decoded to compressed frames in ``gops``; what notebooks need of them has its na
 import mmap
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -89,6 +90,7 @@ def transcode(
     size: tuple[int, int] = (340, 256),
     gop: int = 12,
     quantizer: int = 1,
+    frames: int | None = None,
 ) -> None:
     """Turn any readable video into a clip as :func:`encode` makes it.
 
@@ -100,6 +102,7 @@ def transcode(
         target: ``.mp4`` or ``.m4v``; appears whole or not at all.
         size: width and height of the clip in pixels, both even.
         gop, quantizer: as for :func:`encode`.
+        frames: of a longer source only so many, from its beginning; the rest is not looked at.
 
     Raises:
         VideoError: ``source`` is missing, damaged, cut short or without video; a setting is out of
@@ -112,7 +115,7 @@ def transcode(
     with video.opened(source) as (container, stream):
 
         def scaled() -> Iterator[av.VideoFrame]:
-            for frame in video.decoded(source, container, stream):
+            for frame in islice(video.decoded(source, container, stream), frames):
                 try:
                     yuv = video.to_yuv(video.upright(frame, reformatter), reformatter, size)
                 except video.AV_ERRORS as error:

@@ -19,7 +19,10 @@ from dmclib.losses import LossWeights
 from dmclib.models import GeneratorConfig
 
 # The modules that a training's result follows from, beside those that its clips follow from.
-MADE_BY = ("data", "losses", "models", "training", "transforms")
+MADE_BY = (
+    *("corpora", "data", "flowstore", "lists", "loader", "losses", "manifest", "models"),
+    *("training", "transforms"),
+)
 Stream = Literal["motion", "residual", "flow", "rgb", "cue"]
 
 
@@ -55,8 +58,7 @@ class TrainConfig:
         """Sixteen letters that name this training, the package's code for it included."""
         text = json.dumps(asdict(self), sort_keys=True)
         code = files.code_digest(*data.MADE_BY, *MADE_BY)
-        videos = files.folder_digest(self.data.folder) if self.data.folder else ""
-        return hashlib.sha256((text + code + videos).encode()).hexdigest()[:16]
+        return hashlib.sha256((text + code + self.data.content()).encode()).hexdigest()[:16]
 
     @property
     def folder(self) -> Path:

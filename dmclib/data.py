@@ -1,8 +1,8 @@
 """Data sets with one interface, and which frames a clip contributes.
 
 A data set names its ``classes``, lists the :class:`Clip`s of a split (``train``, ``validation``,
-``test``), and gives the optical flow that teaches the generator: exact for puppets, TV-L1 for real
-clips. :func:`load_frames` turns a split into arrays, once; what it made is kept under
+``test``), and gives the optical flow that teaches the generator: exact for puppets, computed for
+real clips. :func:`load_frames` turns a split into arrays, once; what it made is kept under
 :data:`dmclib.paths.CACHE`, a file a clip, and taken up again after an interruption.
 """
 
@@ -10,10 +10,9 @@ import fcntl
 import hashlib
 import multiprocessing.connection
 import os
-import re
 import threading
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -24,13 +23,13 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from dmclib import codec, files, flow, paths, puppets
+from dmclib import codec, corpora, files, flow, flowstore, lists, manifest, paths, puppets
+from dmclib.corpora import Corpus, Video
 from dmclib.errors import DatasetError
+from dmclib.lists import SPLITS
 from dmclib.transforms import Sample, resize
 
-SPLITS = ("train", "validation", "test")
 GOP = 12  # frames from one I-frame to the next (paper, 3.1)
-VIDEO_SUFFIXES = (".avi", ".mp4", ".m4v", ".mkv")
 # The modules that clips and their flow follow from; in the name of everything made from them.
 MADE_BY = ("codec", "flow", "gops", "puppets", "vectors", "video")
 
@@ -42,8 +41,9 @@ class Clip:
     name: str  # unique within its data set
     label: int  # index into the data set's classes
     split: str
-    source: Path  # the publisher's file; for puppets the clip itself
+    source: Path  # the publishers' file; for puppets and prepared clips the clip itself
     path: Path  # the MPEG-4 Part 2 clip to read; made by ``make`` where it is missing
+    flow: Path | None = None  # prepared flow (``flowstore``), where there is some
 
 
 class Dataset(Protocol):
@@ -113,84 +113,53 @@ class PuppetActions:
         return {"name": self.name, "seed": self.seed, "code": files.code_digest(*MADE_BY)}
 
 
-class VideoFolder:
-    """Any ``<root>/<class>/*.{avi,mp4,m4v,mkv}``; flow is TV-L1.
+class _Listed:
+    """Videos in splits: by the publishers' lists, or by chance where there are none."""
 
-    Clips are re-encoded to 340x256, GOP 12, quantizer 1 (paper, 4.2) when they are first needed. A
-    ``ucfTrainTestlist`` folder beside ``root`` gives the official train and test lists, of which
-    the clips that are there are taken. Elsewhere, ``split_seed`` deals each class's groups into 3
-    parts train to 1 part test. Validation is always cut from train: every sixth group, or the last
-    where there are fewer. A group is UCF-101's ``_gNN_`` or else the file itself, so that no scene
-    is on both sides.
-    """
+    classes: tuple[str, ...]
 
-    name = "VideoFolder"
-
-    def __init__(self, root: str | Path, *, split_number: int = 1, split_seed: int = 0):
-        self.root = Path(root)
-        if not self.root.is_dir():
-            raise DatasetError(f"{self.root} is not a folder; give one that holds <class>/<video>.")
-        found = {
-            folder.name: sorted(
-                file
-                for file in folder.iterdir()
-                # macOS leaves "._name.mp4" beside copied videos, which are none.
-                if file.suffix.lower() in VIDEO_SUFFIXES and not file.name.startswith(".")
-            )
-            for folder in sorted(self.root.iterdir())
-            if folder.is_dir()
+    def __init__(
+        self, found: dict[str, Clip], listed: dict[int, dict], number: int, seed: int, place: Path
+    ):
+        known = tuple(listed) or (1,)
+        if number not in known:
+            raise DatasetError(f"{place} has no split {number}; there are {known}.")
+        dealt = lists.deal(sorted(found), listed.get(number), seed)
+        self._clips = {
+            split: [replace(found[name], split=split) for name in sorted(dealt[split])]
+            for split in SPLITS
         }
-        found = {name: videos for name, videos in found.items() if videos}
-        if len(found) < 2:
-            raise DatasetError(
-                f"{self.root} holds {len(found)} folders with videos, and recognition needs two "
-                f"classes or more; expected <root>/<class>/<video> ({', '.join(VIDEO_SUFFIXES)})."
-            )
-        self.classes = tuple(found)
-        listed = _official_lists(self.root, split_number)
-        self._clips: dict[str, list[Clip]] = {split: [] for split in SPLITS}
-        for label, (class_name, videos) in enumerate(found.items()):
-            train_groups = {}
-            groups = sorted({_group(file) for file in videos})
-            order = np.random.default_rng([split_seed, label]).permutation(len(groups))
-            for file in videos:
-                if listed is None:
-                    part = "test" if order[groups.index(_group(file))] % 4 == 0 else "train"
-                else:
-                    part = listed.get(f"{class_name}/{file.name}")
-                if part == "train":
-                    train_groups.setdefault(_group(file), []).append(file)
-                elif part == "test":
-                    self._add("test", label, file)
-            held_out = sorted(train_groups)[min(5, len(train_groups) - 1) :: 6]
-            for group in sorted(train_groups):
-                part = "validation" if group in held_out and len(train_groups) > 1 else "train"
-                for file in train_groups[group]:
-                    self._add(part, label, file)
         for split in SPLITS:
             there = {clip.label for clip in self._clips[split]}
             absent = [name for label, name in enumerate(self.classes) if label not in there]
             if absent:
                 raise DatasetError(
-                    f"{self.root} gives no {split} clip of {', '.join(absent)}: it holds too few, "
-                    "or the official lists beside it name none of them. Add videos, or take the "
-                    "class away."
+                    f"{place} gives no {split} clip of {', '.join(absent)}: it holds too few, "
+                    "or the official lists name none of them. Add videos, or take the class away."
                 )
 
-    def _add(self, split: str, label: int, source: Path) -> None:
-        try:
-            with open(source, "rb") as handle:
-                content = hashlib.file_digest(handle, "sha256").hexdigest()[:16]
-        except OSError as problem:
-            raise DatasetError(f"{source} cannot be read ({problem}); mend or remove it.") from None
-        path = paths.CACHE / "clips" / f"{content}-{files.code_digest(*MADE_BY)}.mp4"
-        name = f"{self.classes[label]}/{source.name}"
-        self._clips[split].append(Clip(name, label, split, source, path))
-
     def clips(self, split: str) -> list[Clip]:
-        """The clips of a split, by class and name."""
+        """The clips of a split, by name."""
         _split_number(split)
         return self._clips[split]
+
+
+class Videos(_Listed):
+    """A corpus in its publishers' files; flow is TV-L1.
+
+    Clips are re-encoded to 340x256, GOP 12, quantizer 1 (paper, 4.2) when they are first needed.
+    That is for small folders; a whole corpus is prepared first (:class:`Prepared`).
+
+    Args:
+        corpus: what is there.
+        split_number: which of its lists to follow.
+        split_seed: of the deal by chance, where it has no lists (:func:`lists.deal`).
+    """
+
+    def __init__(self, corpus: Corpus, *, split_number: int = 1, split_seed: int = 0):
+        self.name, self.classes = corpus.name, corpus.classes
+        found = {video.name: _to_make(video) for video in corpus.videos}
+        super().__init__(found, corpus.lists, split_number, split_seed, corpus.root)
 
     def make(self, clip: Clip) -> None:
         """Re-encode the source if that has not been done."""
@@ -206,14 +175,47 @@ class VideoFolder:
         return {"name": self.name, "code": files.code_digest(*MADE_BY)}
 
 
+class Prepared(_Listed):
+    """A folder that ``dmc prepare`` made: clips, flow and lists are those of its manifest."""
+
+    def __init__(self, folder: str | Path, *, split_number: int = 1, split_seed: int = 0):
+        self.folder = Path(folder)
+        made = manifest.read(self.folder)
+        self.name, self.classes = made.dataset, made.classes
+        found = {}
+        for name, entry in made.entries.items():
+            path = self.folder / entry.clip
+            field = None if entry.flow is None else self.folder / entry.flow
+            found[name] = Clip(name, entry.label, "", path, path, field)
+        super().__init__(found, made.lists, split_number, split_seed, self.folder)
+
+    def make(self, clip: Clip) -> None:
+        """Nothing is made here; say so if the clip is gone."""
+        if not clip.path.exists():
+            raise DatasetError(f"{clip.path} is not there any more; run dmc prepare again.")
+
+    def flow(self, clip: Clip, index: int, previous=None, current=None) -> np.ndarray:
+        """The prepared flow into frame ``index``, float32 (2, H, W), px. Pictures are not read."""
+        if clip.flow is None:
+            raise DatasetError(f"{self.folder} has no flow; run dmc prepare with --flow tvl1.")
+        return flowstore.read(clip.flow, [index])[0]
+
+    def key(self) -> dict:
+        """What clips and flow follow from."""
+        return {"name": self.name, "manifest": manifest.sha256(self.folder / manifest.FILE)}
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """Which data set, and which of its frames: all plain values, so that it travels as JSON."""
 
-    folder: str | None = None  # None is PuppetActions; else a VideoFolder
+    folder: str | None = None  # of the publishers' videos, read as ``corpus`` says
+    corpus: str = "folder"  # a word of corpora.ADAPTERS
+    prepared: str | None = None  # made by ``dmc prepare``; neither of the two is PuppetActions
+    split_number: int = 1  # of the official lists
     clips_per_class: tuple[int, int, int] = (20, 4, 12)  # of PuppetActions
-    frames_per_clip: int = 6
-    height: int = 128  # stored frames are scaled to this
+    frames_per_clip: int = 6  # that are stored of a clip, and that a test looks at
+    height: int = 128  # stored frames are scaled to this; those of prepared clips are as they are
     seed: int = 0  # of the clips, not of the training
 
     def __post_init__(self):
@@ -222,12 +224,24 @@ class DataConfig:
                 f"{self.clips_per_class} clips a class, {self.frames_per_clip} frames a clip and "
                 f"{self.height} px: each must be at least 1."
             )
+        if self.folder and self.prepared:
+            raise DatasetError("give a folder of videos or a prepared folder, not both.")
 
     def open(self) -> Dataset:
         """The data set itself."""
-        if self.folder is None:
-            return PuppetActions(tuple(self.clips_per_class), self.seed)
-        return VideoFolder(self.folder, split_seed=self.seed)
+        how = {"split_number": self.split_number, "split_seed": self.seed}
+        if self.prepared is not None:
+            return Prepared(self.prepared, **how)
+        if self.folder is not None:
+            return Videos(corpora.open_corpus(self.corpus, self.folder), **how)
+        return PuppetActions(tuple(self.clips_per_class), self.seed)
+
+    def content(self) -> str:
+        """Letters that change when the videos do, or what was prepared from them."""
+        if self.prepared is not None:
+            manifest.read(self.prepared)  # says what is wrong where it is none
+            return manifest.sha256(Path(self.prepared) / manifest.FILE)
+        return files.folder_digest(self.folder) if self.folder is not None else ""
 
 
 @dataclass(frozen=True)
@@ -262,15 +276,22 @@ def segment_centers(frames: int, segments: int) -> list[int]:
     """
     if frames < 2:
         raise DatasetError(f"a clip of {frames} frames has no P-frame to look at.")
-    centers = [int((part + 0.5) * frames / segments) for part in range(segments)]
-    return [max(1, c - 1) if c % GOP == 0 else c for c in centers]
+    return [off_key_frame(int((part + 0.5) * frames / segments)) for part in range(segments)]
 
 
-def load_frames(config: DataConfig, split: str, *, workers: int | None = None) -> Frames:
+def off_key_frame(number: int) -> int:
+    """The number itself, or for a key frame that of the P-frame before it (1 for frame 0)."""
+    return max(1, number - 1) if number % GOP == 0 else number
+
+
+def load_frames(
+    config: DataConfig, split: str, *, first: int | None = None, workers: int | None = None
+) -> Frames:
     """Decode the frames that ``split`` contributes, or take them from the cache.
 
     Clips are made, decoded and given their flow in ``workers`` processes (all cores by default),
-    with a progress bar. What is done stays done when this is interrupted.
+    with a progress bar. What is done stays done when this is interrupted. With ``first``, only so
+    many clips are taken: the frames of a whole corpus fit into no memory.
 
     Raises:
         VideoError: if a clip cannot be read; the message names it.
@@ -280,8 +301,8 @@ def load_frames(config: DataConfig, split: str, *, workers: int | None = None) -
     key = dataset.key() | {"frames": config.frames_per_clip, "height": config.height}
     key["how"] = files.code_digest("data", "transforms")
     folder = paths.CACHE / "frames" / hashlib.sha256(repr(key).encode()).hexdigest()[:16]
-    clips = dataset.clips(split)
-    stored = {clip: folder / f"{clip.path.stem}.safetensors" for clip in clips}
+    clips = dataset.clips(split)[:first]
+    stored = {clip: folder / f"{clip.path.stem}-{clip.label}.safetensors" for clip in clips}
     if not all(file.exists() for file in stored.values()):
         _make(dataset, config, stored, workers or os.cpu_count() or 1, f"{dataset.name} {split}")
     parts = [load_file(stored[clip]) for clip in clips]
@@ -297,21 +318,6 @@ def load_frames(config: DataConfig, split: str, *, workers: int | None = None) -
         clip=torch.arange(len(clips)).repeat_interleave(counts),
         names=tuple(clip.name for clip in clips),
     )
-
-
-def metadata(dataset: Dataset, split: str) -> tuple[Tensor, Tensor]:
-    """What a split's files say without being watched: features (clips, 6) and labels (clips,).
-
-    Width, height, frames per second, frame count, bytes and bytes per frame of the published file.
-    A classifier that does well on these has found how a data set was made, not what is in it.
-    """
-    rows, clips = [], dataset.clips(split)
-    for clip in clips:
-        if clip.source == clip.path:
-            dataset.make(clip)
-        info, size = codec.probe(clip.source), clip.source.stat().st_size
-        rows.append([info.width, info.height, info.fps, info.frames, size, size / info.frames])
-    return torch.tensor(rows, dtype=torch.float32), torch.tensor([clip.label for clip in clips])
 
 
 def _make(
@@ -369,7 +375,7 @@ def _extract(dataset: Dataset, clip: Clip, config: DataConfig, target: Path) -> 
         ]
     )
     height, width = motion.shape[2:]
-    if height != config.height:
+    if config.prepared is None and height != config.height:
         size = (config.height, round(width * config.height / height))
         full = Sample(*(torch.from_numpy(a).float() for a in (motion, residual, fields)))
         small = resize(full, size)
@@ -386,29 +392,19 @@ def _extract(dataset: Dataset, clip: Clip, config: DataConfig, target: Path) -> 
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, partial)
 
 
+def _to_make(video: Video) -> Clip:
+    """A clip in the cache, named by what the video holds and by the code that makes it."""
+    try:
+        content = manifest.sha256(video.source)[:16]
+    except OSError as problem:
+        raise DatasetError(
+            f"{video.source} cannot be read ({problem}); mend or remove it."
+        ) from None
+    path = paths.CACHE / "clips" / f"{content}-{files.code_digest(*MADE_BY)}.mp4"
+    return Clip(video.name, video.label, "", video.source, path)
+
+
 def _split_number(split: str) -> int:
     if split not in SPLITS:
         raise DatasetError(f"there is no split {split!r}; the splits are {', '.join(SPLITS)}.")
     return SPLITS.index(split)
-
-
-def _group(file: Path) -> str:
-    """The scene that a video belongs to: UCF-101 cuts several clips from each."""
-    match = re.search(r"_(g\d+)_", file.name)
-    return match.group(1) if match else file.name
-
-
-def _official_lists(root: Path, number: int) -> dict[str, str] | None:
-    """``class/file`` -> train or test, from UCF-101's own lists; None where there are none."""
-    folder = root.parent / "ucfTrainTestlist"
-    if not folder.is_dir():
-        return None
-    listed = {}
-    for part in ("train", "test"):
-        file = folder / f"{part}list{number:02d}.txt"
-        if not file.is_file():
-            raise DatasetError(f"{folder} has no {file.name}; copy the official lists whole.")
-        for line in file.read_text(encoding="utf-8").splitlines():
-            if line.strip():
-                listed[re.sub(r"\s+\d+$", "", line.strip())] = part  # train lines end in a label
-    return listed

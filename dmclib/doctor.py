@@ -28,7 +28,7 @@ class Finding(NamedTuple):
 
 def examine() -> Iterator[Finding]:
     """Look at each part in turn; a part that cannot even be loaded is a finding too."""
-    for check in (_python, _torch, _ffmpeg, _vectors, _tvl1, _gpu, _cache, _lock):
+    for check in (_python, _torch, _ffmpeg, _vectors, _tvl1, _fast, _gpu, _cache, _lock):
         yield _safely(check)
 
 
@@ -107,6 +107,18 @@ def _tvl1() -> Finding:
 
     cv2.optflow.DualTVL1OpticalFlow_create()
     return Finding("ok", f"TV-L1 flow is there: {others[0]} {cv2.__version__}.")
+
+
+def _fast() -> Finding:
+    """The compiled generator."""
+    from dmclib import fast
+    from dmclib.errors import DMCError
+
+    try:
+        fast.library()
+    except DMCError as problem:
+        return Finding("warn", f"generator: {problem}")
+    return Finding("ok", "generator: compiled for this processor.")
 
 
 def _gpu() -> Finding:

@@ -14,6 +14,10 @@ class VideoError(DMCError):
     """A video that cannot be read, or not as compressed MPEG-4 Part 2."""
 
 
+class OutputError(DMCError):
+    """A file that cannot be written: no space, no permission, no such place."""
+
+
 class DatasetError(DMCError):
     """A data set whose folder, lists or clips are not as they should be."""
 

@@ -5,22 +5,17 @@ the highest class is compared with the label (paper section 4.2). Scores are raw
 throughout: that is what the authors average and add.
 """
 
-import io
 import math
-import pickle
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from dmclib import errors
-
-LARGEST_SCORE_FILE = 64 * 2**20  # bytes unpacked; the largest released one has 3.6 MB
+from dmclib.scorefiles import load_released_scores as load_released_scores
 
 
 def video_scores(scores: np.ndarray, clip_index: np.ndarray) -> np.ndarray:
@@ -147,14 +142,82 @@ def _bootstrap(
     frames = np.bincount(clip)
     sums = np.stack([np.bincount(clip, weights=row) for row in values])  # (seeds, clips)
 
-    # Drawing n of n with replacement is drawing how often each is taken.
-    random = np.random.default_rng(seed)
-    takes = random.multinomial(clips, np.full(clips, 1 / clips), size=resamples)
-    seed_takes = random.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples)
+    takes, seed_takes = _draws(clips, seeds, resamples, seed)
     means = np.einsum("rs,sc,rc->r", seed_takes, sums, takes, optimize=True)
     means = means / (seeds * (takes @ frames))
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
+
+
+@lru_cache(maxsize=4)  # many methods are compared on the same clips, and drawing takes the time
+def _draws(clips: int, seeds: int, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """How often each resample takes each clip, (resamples, clips), and each seed."""
+    # Drawing n of n with replacement is drawing how often each is taken.
+    random = np.random.default_rng(seed)
+    takes = random.multinomial(clips, np.full(clips, 1 / clips), size=resamples)
+    return takes, random.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples)
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """McNemar's test of ``a`` against ``b`` on the same cases."""
+
+    only_a: int  # cases that a alone has right
+    only_b: int  # cases that b alone has right
+    p: float  # two-sided, exact
+
+
+def mcnemar(
+    correct_a: np.ndarray, correct_b: np.ndarray, clip_index: np.ndarray | None = None
+) -> McNemar:
+    """Could ``a`` and ``b`` be equally good? Only cases count that one has right and one wrong.
+
+    Were they, each of these could as well have fallen to the other side: ``p`` is the exact share
+    of such throws that are at least as uneven as what was found, the two-sided binomial test.
+    Cases of one clip (frames of it, or one video on several test lists) do not fall apart from
+    each other: with ``clip_index`` a clip's cases change sides together, and a clip on which ``a``
+    and ``b`` win equally often says nothing.
+
+    Args:
+        correct_a: bool or 0/1, shape ``(cases,)``.
+        correct_b: the same cases, same shape.
+        clip_index: int, shape ``(cases,)``, which clip a case comes from; None: a clip each.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    a, b = np.asarray(correct_a, bool), np.asarray(correct_b, bool)
+    clip = (
+        np.arange(len(a)) if clip_index is None else np.unique(clip_index, return_inverse=True)[1]
+    )
+    if not a.shape == b.shape == clip.shape:
+        raise ValueError(f"Not the same cases: {a.shape}, {b.shape} and {clip.shape}")
+    gain = np.bincount(clip, weights=a.astype(int) - b.astype(int)).astype(int)
+    sizes = np.abs(gain[gain != 0])
+
+    # The distribution of the sum of +-sizes, a clip at a time; place k stands for k - sizes.sum().
+    chance = np.ones(1)
+    for size in sizes:
+        either = np.zeros(len(chance) + 2 * size)
+        either[: len(chance)] += chance / 2
+        either[2 * size :] += chance / 2
+        chance = either
+    sums = np.abs(np.arange(len(chance)) - sizes.sum())
+    p = float(chance[sums >= abs(gain.sum())].sum())
+    return McNemar(int((a & ~b).sum()), int((b & ~a).sum()), min(p, 1.0))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p values of several tests, raised so that one in twenty *families* errs at 0.05.
+
+    Holm's step-down method: valid whether or not the tests depend on each other.
+    """
+    count = len(p_values)
+    raised, least = [0.0] * count, 0.0
+    for place, k in enumerate(sorted(range(count), key=lambda k: p_values[k])):
+        least = max(least, min((count - place) * p_values[k], 1.0))
+        raised[k] = least
+    return raised
 
 
 def metadata_baseline(
@@ -198,124 +261,3 @@ def metadata_baseline(
     optimizer.step(loss)
     with torch.no_grad():
         return (test @ weight + bias).argmax(dim=1).numpy() == labels_test
-
-
-@dataclass(frozen=True)
-class ReleasedScores:
-    """The authors' scores of one stream on one split's test videos."""
-
-    scores: np.ndarray  # float32 (videos, classes), raw, averaged over a video's segments
-    labels: np.ndarray  # int64 (videos,)
-    names: tuple[str, ...]  # the authors' paths; spelled differently in some files, order agrees
-
-
-def load_released_scores(path: str | Path) -> ReleasedScores:
-    """Read a score file that the authors released, without running anything in it.
-
-    The file is an ``.npz`` with labels, names, and a pickled object array of one row a video:
-    scores ``(1, classes)``, label and, in the adversarial runs, the discriminator's output, which
-    is not read. A pickle may call any function; here the four names that these files need stand for
-    passive look-alikes, and any other name is refused.
-
-    Raises:
-        ScoreFileError: if the file is missing, damaged, too large, asks for any other name, or its
-            parts do not agree.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise errors.ScoreFileError(
-            f"{path}: no such score file. Point to a checkout of facebookresearch/dmc-net's exp_my."
-        )
-    try:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(member.file_size for member in archive.infolist())
-            if size > LARGEST_SCORE_FILE:
-                raise _Refused(f"it unpacks to {size} bytes, more than {LARGEST_SCORE_FILE}")
-            parts = {part: archive.read(f"{part}.npy") for part in ("scores", "labels", "names")}
-        return _assemble(**{part: _read_npy(part, content) for part, content in parts.items()})
-    except _Refused as error:
-        reason = str(error)
-    # Damaged bytes may surface as nearly anything in zipfile, numpy's header reader and pickle.
-    except Exception as error:
-        reason = f"it is damaged ({type(error).__name__}: {error})"
-    raise errors.ScoreFileError(
-        f"{path}: not one of the authors' score files: {reason}. Fetch it again from "
-        "facebookresearch/dmc-net, and open no other file this way."
-    )
-
-
-class _Refused(Exception):
-    """Why a score file is not taken."""
-
-
-class _Dtype:
-    """Stands for ``numpy.dtype``: remembers its code and byte order."""
-
-    def __init__(self, code: str, *_):
-        self.code = code
-
-    def __setstate__(self, state):
-        self.order = state[1]
-
-
-class _Array:
-    """Stands for ``numpy.ndarray``: remembers what the pickle says of it."""
-
-    def __init__(self, *_):
-        pass
-
-    def __setstate__(self, state):
-        _, self.shape, self.dtype, self.fortran, self.data = state
-
-    def to_float32(self) -> np.ndarray:
-        if (self.dtype.code, self.dtype.order, self.fortran) != ("f4", "<", False):
-            raise _Refused("its scores are not little-endian float32")
-        return np.frombuffer(self.data, "<f4").reshape(self.shape)
-
-
-class _ScoreUnpickler(pickle.Unpickler):
-    _ALLOWED = {  # noqa: RUF012 - never written to
-        ("numpy.core.multiarray", "_reconstruct"): _Array,
-        ("numpy", "ndarray"): _Array,
-        ("numpy", "dtype"): _Dtype,
-        ("_codecs", "encode"): str.encode,  # the same for text, and cannot reach other codecs
-    }
-
-    def find_class(self, module: str, name: str):
-        if (module, name) not in self._ALLOWED:
-            raise _Refused(f"its pickle asks for {module}.{name}, which no score file needs")
-        return self._ALLOWED[module, name]
-
-
-def _read_npy(part: str, content: bytes) -> np.ndarray | list:
-    """The array in one member; for scores, the flat list of cells with its checked shape."""
-    stream = io.BytesIO(content)
-    if np.lib.format.read_magic(stream) != (1, 0):
-        raise _Refused(f"{part}.npy is not of format 1.0")
-    shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-    if part == "scores":
-        array = _ScoreUnpickler(stream).load()
-        if not isinstance(array, _Array) or not isinstance(array.data, list):
-            raise _Refused("its scores are not an object array")
-        videos, columns = array.shape
-        if (videos, columns) != shape or columns not in (2, 3) or array.fortran:
-            raise _Refused(f"its scores have shape {array.shape}, not (videos, 2 or 3)")
-        if len(array.data) != videos * columns:
-            raise _Refused(f"its scores have {len(array.data)} cells for shape {shape}")
-        return [array.data[i : i + 2] for i in range(0, len(array.data), columns)]
-    if dtype.kind not in "iU" or fortran or len(shape) != 1:
-        raise _Refused(f"{part}.npy holds {dtype} of shape {shape}")
-    return np.frombuffer(stream.read(), dtype).reshape(shape)
-
-
-def _assemble(scores: list, labels: np.ndarray, names: np.ndarray) -> ReleasedScores:
-    if not len(scores) == len(labels) == len(names) > 0:
-        raise _Refused(f"{len(scores)} scores, {len(labels)} labels and {len(names)} names")
-    rows = np.concatenate([row.to_float32() for row, _ in scores])
-    if rows.shape[0] != len(scores) or not np.isfinite(rows).all():
-        raise _Refused(f"its scores are not finite rows, one a video (shape {rows.shape})")
-    if [label for _, label in scores] != labels.tolist():
-        raise _Refused("the labels beside its scores are not those of labels.npy")
-    if labels.min() < 0 or labels.max() >= rows.shape[1]:
-        raise _Refused(f"labels {labels.min()} to {labels.max()} for {rows.shape[1]} classes")
-    return ReleasedScores(rows, labels.astype(np.int64), tuple(names.tolist()))

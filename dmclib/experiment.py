@@ -5,13 +5,15 @@ classifier looks at, and what taught the generator, is different.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from dmclib import data, evaluation, training
+from dmclib import codec, evaluation, training
 from dmclib.config import TrainConfig
-from dmclib.data import DataConfig
+from dmclib.data import DataConfig, Dataset
 from dmclib.losses import LossWeights
 
 SINGLE_FRAME = "one decoded frame"
@@ -74,6 +76,14 @@ def variants(
     }
 
 
+def about(clips: DataConfig) -> str:
+    """The data set in a few words, for titles and results."""
+    name = clips.open().name
+    if clips.prepared is not None:
+        return f"{name} split {clips.split_number}"
+    return name if clips.folder is None else f"{name} {Path(clips.folder).resolve().parent.name}"
+
+
 def frames_right(config: TrainConfig) -> tuple[np.ndarray, np.ndarray]:
     """Which test frames a training calls right, bool (n,), and each frame's clip, int (n,)."""
     scores = training.load_scores(config)
@@ -127,11 +137,27 @@ def table(runs: Mapping[str, Sequence[TrainConfig]]) -> list[dict]:
     return rows
 
 
+def metadata(dataset: Dataset, split: str) -> tuple[Tensor, Tensor]:
+    """What a split's files say without being watched: features (clips, 6) and labels (clips,).
+
+    Width, height, frames per second, frame count, bytes and bytes per frame of the published file,
+    or of the prepared clip.
+    A classifier that does well on these has found how a data set was made, not what is in it.
+    """
+    rows, clips = [], dataset.clips(split)
+    for clip in clips:
+        if clip.source == clip.path:
+            dataset.make(clip)
+        info, size = codec.probe(clip.source), clip.source.stat().st_size
+        rows.append([info.width, info.height, info.fps, info.frames, size, size / info.frames])
+    return torch.tensor(rows, dtype=torch.float32), torch.tensor([clip.label for clip in clips])
+
+
 def metadata_row(clips: DataConfig) -> dict:
     """The row of a linear classifier that is told nothing but the files' metadata."""
     dataset = clips.open()
-    train, labels = data.metadata(dataset, "train")
-    test, test_labels = data.metadata(dataset, "test")
+    train, labels = metadata(dataset, "train")
+    test, test_labels = metadata(dataset, "test")
     right = evaluation.metadata_baseline(*(x.numpy() for x in (train, labels, test, test_labels)))
     low, high = evaluation.wilson_interval(int(right.sum()), len(right))
     return {

@@ -1,4 +1,4 @@
-"""Arrays in, one matplotlib figure out; the suite's only importer of matplotlib.
+"""Arrays in, one matplotlib figure out; only this, ``charts`` and ``diagrams`` import matplotlib.
 
 A notebook's cell ends with the figure, or with :func:`save`, which gives it back: either shows it
 once. Panels that may be compared share one scale, and the scale is printed. Colours are Okabe and
@@ -7,11 +7,13 @@ that need it also say lengths.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Circle, Rectangle
 
 from dmclib import files, flow, paths
 from dmclib.codec import CompressedFrame
@@ -22,6 +24,16 @@ PINK, SKY, BLACK = "#CC79A7", "#56B4E9", "#000000"
 CYCLE = (BLUE, RED, GREEN, ORANGE, PINK, SKY, BLACK)
 PAGE_WIDTH = 7.0  # inches; with text of 8 points or more, readable in a column half as wide
 RESIDUAL_LEVELS = 64  # grey levels drawn as black or white: one scale for every residual
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A square window of a picture, and by how much the mean error in it changed."""
+
+    x: int  # of its middle, px
+    y: int
+    radius: int  # half its side, px
+    change_px: float  # mean end-point error after - before; negative is better
 
 
 def use_house_style() -> None:
@@ -79,7 +91,7 @@ def motion_arrows(frame: np.ndarray, motion: np.ndarray, *, step: int = 16) -> F
     moving = np.hypot(dx, dy) > 0
     x, y, dx, dy = x[moving], y[moving], dx[moving], dy[moving]
 
-    fig, axes = _subplots(1, 1, (0.7 * PAGE_WIDTH, 0.7 * PAGE_WIDTH * height / width + 0.25))
+    fig, axes = subplots(1, 1, (0.7 * PAGE_WIDTH, 0.7 * PAGE_WIDTH * height / width + 0.25))
     ax = axes[0, 0]
     # Half-way to white, or dark arrows would be lost in a dark frame.
     ax.imshow(frame // 2 + 128)
@@ -93,34 +105,15 @@ def motion_arrows(frame: np.ndarray, motion: np.ndarray, *, step: int = 16) -> F
     return fig
 
 
-def packet_sizes(sizes_bytes: Sequence[int], is_key: Sequence[bool]) -> Figure:
-    """Draw what each compressed frame costs, in order; bars in kB (1000 bytes), I and P apart."""
-    kilobytes, is_key = np.asarray(sizes_bytes) / 1000, np.asarray(is_key, bool)
-    position = np.arange(len(kilobytes))
-    fig, axes = _subplots(1, 1, (PAGE_WIDTH, 2.4))
-    ax = axes[0, 0]
-    kinds = (("I-frames", is_key, BLUE, "///"), ("P-frames", ~is_key, ORANGE, None))
-    for kind, chosen, colour, hatch in kinds:
-        if chosen.any():
-            x, y = position[chosen], kilobytes[chosen]
-            label = f"{kind}: median {np.median(y):.3g} kB"
-            ax.bar(x, y, color=colour, hatch=hatch, ec="white", lw=0, label=label)
-    ax.set_xlabel("frame")
-    ax.set_ylabel("packet size (kB)")
-    ax.margins(x=0.01)
-    fig.legend(loc="outside upper center", ncols=2)
-    return fig
-
-
 def residual_picture(residual: np.ndarray) -> Figure:
     """Draw a residual ``(3, H, W)``, grey levels: its colours, and how large it is where.
 
     Left, mid-grey is nothing missed. Right, the mean of the three channels' absolute values.
     """
     height, width = residual.shape[1:]
-    fig, axes = _subplots(1, 2, (PAGE_WIDTH, 0.45 * PAGE_WIDTH * height / width + 0.3))
+    fig, axes = subplots(1, 2, (PAGE_WIDTH, 0.45 * PAGE_WIDTH * height / width + 0.3))
     left, right = axes[0]
-    left.imshow(_residual_to_rgb(residual))
+    left.imshow(residual_to_rgb(residual))
     left.set_title(f"residual: grey = 0, black to white = ±{RESIDUAL_LEVELS}")
     size = right.imshow(np.abs(residual).mean(axis=0), cmap="viridis", vmin=0, vmax=RESIDUAL_LEVELS)
     right.set_title("mean absolute value of R, G, B")
@@ -169,7 +162,10 @@ def accumulation(
 
 
 def cue_panels(
-    examples: Mapping[str, Mapping[str, np.ndarray]], *, full_colour_px: float
+    examples: Mapping[str, Mapping[str, np.ndarray]],
+    *,
+    full_colour_px: float,
+    marks: Mapping[str, Mapping[str, Sequence[Mark]]] | None = None,
 ) -> Figure:
     """Draw the paper's Figure 5: a row per example, a column per kind of input.
 
@@ -177,118 +173,61 @@ def cue_panels(
         examples: row label -> column title -> array: uint8 ``(H, W, 3)`` is a picture, ``(2, H,
             W)`` motion in pixels, ``(3, H, W)`` a residual. Every row has the first row's columns.
         full_colour_px: displacement drawn at full saturation, in all of them.
+        marks: row label -> column title -> places to mark, as :func:`error_changes` finds them: a
+            circle where the error fell, a dashed square where it rose; by how much, in px, stands
+            under the panel.
     """
     titles = list(next(iter(examples.values())))
     arrays = [[row[title] for title in titles] for row in examples.values()]
-    return _pictures(titles, arrays, full_colour_px, list(examples))
-
-
-def training_curves(log: pd.DataFrame, metrics: Sequence[str]) -> Figure:
-    """Draw how training went: a row per metric, a column per stage, a colour per variant.
-
-    Args:
-        log: columns ``stage``, ``epoch``, ``variant``, ``seed`` and one for each metric; a metric
-            that a variant does not have is NaN. Thin lines are seeds, the thick one their mean.
-        metrics: the columns to draw, with the unit or "(share)" in their name where they have one.
-    """
-    stages, variants = list(log["stage"].unique()), list(log["variant"].unique())
-    inches = (PAGE_WIDTH, 1.9 * len(metrics) + 0.5)
-    fig, axes = _subplots(len(metrics), len(stages), inches, sharex="col", sharey="row")
-    colour = dict(zip(variants, CYCLE * len(variants), strict=False))
-    shown = {}
-    for row, metric in zip(axes, metrics, strict=True):
-        row[0].set_ylabel(metric)
-        for ax, stage in zip(row, stages, strict=True):
-            part = log[log["stage"] == stage].dropna(subset=[metric])
-            for variant, own in part.groupby("variant", sort=False):
-                for _, seed in own.groupby("seed"):
-                    ax.plot(seed["epoch"], seed[metric], color=colour[variant], lw=0.6, alpha=0.5)
-                mean = own.groupby("epoch")[metric].mean()
-                (line,) = ax.plot(mean, ".-", color=colour[variant], lw=1.8, label=variant)
-                shown[variant] = line
-    for ax, stage in zip(axes[0], stages, strict=True):
-        ax.set_title(stage)
-    for ax in axes[-1]:
-        ax.set_xlabel("epoch")
-    fig.legend(handles=list(shown.values()), loc="outside lower center", ncols=5)
+    fig = _pictures(titles, arrays, full_colour_px, list(examples))
+    if not marks:
+        return fig
+    fig.set_figheight(fig.get_figheight() + 0.15 + 0.35 * len(examples))  # for the words below
+    panels = iter(fig.axes)
+    for label in examples:
+        for title in titles:
+            _draw_marks(next(panels), marks.get(label, {}).get(title, ()))
+    told = "error against flow, mean of the window, px: circle fell most, dashed square rose most"
+    fig.supxlabel(f"{told}\n{fig.get_supxlabel()}", fontsize=8)
     return fig
 
 
-def accuracy_bars(rows: pd.DataFrame, *, chance: float, title: str) -> Figure:
-    """Draw accuracies with their intervals, a line each, best read against each other.
+def error_changes(
+    before: np.ndarray, after: np.ndarray, flow_field: np.ndarray, *, count: int, radius: int
+) -> list[Mark]:
+    """Find where a field came closest to flow, and where it went furthest from it.
 
-    Dots, not bars: a bar says "from zero", and these axes need not start there.
-
-    Args:
-        rows: columns ``variant``, ``accuracy``, ``low``, ``high`` (shares, 0 to 1) and ``n``,
-            top to bottom.
-        chance: the accuracy of guessing, 0 to 1; a dotted line.
-        title: what was counted: which set, frames or videos.
-    """
-    fig, axes = _subplots(1, 1, (0.8 * PAGE_WIDTH, 0.32 * len(rows) + 1.0))
-    ax = axes[0, 0]
-    place = np.arange(len(rows))
-    percent = 100 * rows[["accuracy", "low", "high"]].to_numpy()
-    below, above = percent[:, 0] - percent[:, 1], percent[:, 2] - percent[:, 0]
-    ax.errorbar(percent[:, 0], place, xerr=[below, above], fmt="o", color=BLUE, capsize=3, ms=5)
-    for y, (accuracy, _, high) in zip(place, percent, strict=True):
-        ax.annotate(
-            f"{accuracy:.1f}", (high, y), (5, 0), textcoords="offset points", va="center", size=8
-        )
-    ax.axvline(100 * chance, color="0.4", ls=":", lw=1.2)
-    ax.annotate(
-        "chance", (100 * chance, 1), (3, 2), xycoords=("data", "axes fraction"),
-        textcoords="offset points", va="bottom", size=8, color="0.4",
-    )  # fmt: skip
-    names = [f"{v}  (n = {n})" for v, n in zip(rows["variant"], rows["n"], strict=True)]
-    ax.set_yticks(place, names)
-    ax.set_ylim(len(rows) - 0.5, -0.5)  # the first row on top
-    ax.margins(x=0.12)
-    ax.set_xlabel("accuracy (%), 95 % interval")
-    ax.set_title(title, pad=14)
-    ax.grid(axis="x", color="0.9")
-    return fig
-
-
-def accuracy_speed(rows: pd.DataFrame, *, band: tuple[str, str] | None = None) -> Figure:
-    """Draw the paper's Figures 1 and 4: accuracy against milliseconds a frame, a panel a data set.
+    The end-point error against flow, averaged over windows that lie inside the picture: first the
+    ``count`` windows where it fell most from ``before`` to ``after``, the largest fall first, then
+    the ``count`` where it rose most. No two windows overlap. There are fewer where it did not fall
+    (or rise), or where no room is left.
 
     Args:
-        rows: columns ``dataset``, ``method``, ``ms`` (per frame), ``accuracy`` (per cent, as
-            published) and ``reported``: True where the number is the paper's, drawn hollow; ours
-            are filled.
-        band: two methods; the room between their accuracies is shaded, as in Figure 4.
+        before: motion ``(2, H, W)``, px, such as the motion vectors.
+        after: the same, such as the cue that was made from them.
+        flow_field: what both are compared with, ``(2, H, W)``, px.
+        count: windows of each sort.
+        radius: half a window's side, px; less than half of the picture's.
     """
-    datasets, methods = list(rows["dataset"].unique()), list(rows["method"].unique())
-    fig, axes = _subplots(1, len(datasets), (PAGE_WIDTH, 2.9), sharex=True)
-    look = dict(zip(methods, zip(CYCLE, "osD^vPX", strict=True), strict=False))
-    shown = {}
-    for ax, dataset in zip(axes[0], datasets, strict=True):
-        part = rows[rows["dataset"] == dataset]
-        if band:
-            ends = [part.loc[part["method"] == method, "accuracy"].iloc[0] for method in band]
-            label = f"from {band[0]} to {band[1]}"
-            shown[band] = ax.axhspan(*ends, color=SKY, alpha=0.2, lw=0, label=label)
-        for row in part.itertuples():
-            colour, marker = look[row.method]
-            fill = "white" if row.reported else colour
-            (shown[row.method, row.reported],) = ax.plot(
-                row.ms, row.accuracy, marker, ms=7, mew=1.6, color=colour, mfc=fill, ls="none",
-                label=f"{row.method} ({'paper' if row.reported else 'ours'})",
-            )  # fmt: skip
-        ax.set_xscale("log")
-        ax.set_xlim(0.1, 100)  # the paper's axis, so that both figures can be laid side by side
-        ax.xaxis.set_major_formatter("{x:g}")
-        ax.set_title(dataset)
-        ax.grid(color="0.9")
-        ax.margins(0.12)
-        ax.set_xlabel("ms per frame")
-    axes[0, 0].set_ylabel("accuracy (%)")
-    fig.legend(handles=list(shown.values()), loc="outside lower center", ncols=2)
-    return fig
+    fields = [np.asarray(field, np.float32) for field in (before, after, flow_field)]
+    change = np.subtract(*(flow.endpoint_error(f, fields[2]) for f in (fields[1], fields[0])))
+    side = 2 * radius + 1
+    windows = np.lib.stride_tricks.sliding_window_view(change, (side, side))
+    mean = windows.mean(axis=(2, 3))  # at [y, x]: the window whose middle is at y + r, x + r
+    free = np.ones(mean.shape, bool)
+    marks = []
+    for sign in (-1, 1):
+        for _ in range(count):
+            open_places = np.where(free, sign * mean, 0)
+            y, x = np.unravel_index(open_places.argmax(), mean.shape)
+            if open_places[y, x] <= 0:
+                break
+            marks.append(Mark(int(x) + radius, int(y) + radius, radius, float(mean[y, x])))
+            free[max(y - side + 1, 0) : y + side, max(x - side + 1, 0) : x + side] = False
+    return marks
 
 
-def _subplots(rows: int, columns: int, inches: tuple[float, float], **shared):
+def subplots(rows: int, columns: int, inches: tuple[float, float], **shared):
     """A figure and its axes, always (rows, columns)."""
     fig, axes = plt.subplots(
         rows, columns, figsize=inches, layout="constrained", squeeze=False, **shared
@@ -310,7 +249,7 @@ def _pictures(
     first = next(array for array in arrays[0] if array is not None)
     height, width = first.shape[:2] if first.dtype == np.uint8 else first.shape[1:]
     inches = PAGE_WIDTH / max(columns, 3)
-    fig, axes = _subplots(
+    fig, axes = subplots(
         len(arrays), columns, (inches * columns, inches * height / width * len(arrays) + 0.5)
     )
     scales = []
@@ -329,7 +268,7 @@ def _pictures(
                     "right red, down green, left cyan, up violet"
                 )
             else:
-                picture = _residual_to_rgb(array)
+                picture = residual_to_rgb(array)
                 scale = f"residual: grey = 0, black to white = ±{RESIDUAL_LEVELS} grey levels"
             ax.imshow(picture)
             if scale not in (None, *scales):
@@ -342,8 +281,50 @@ def _pictures(
     return fig
 
 
-def _residual_to_rgb(residual: np.ndarray) -> np.ndarray:
-    """A residual ``(3, H, W)`` as uint8 ``(H, W, 3)``, zero at mid-grey."""
+def title_strip(titles: Sequence[str], note: str, *, width: int, height: int) -> np.ndarray:
+    """Draw titles side by side, each above a panel of equal width, and a note below them.
+
+    Args:
+        titles: left to right.
+        note: what holds for all panels, such as their scale.
+        width: of the strip, px.
+        height: of the strip, px; the text is sized to it, and to the width where that is short.
+
+    Returns:
+        uint8 ``(height, width, 3)``, RGB, to be put above pictures.
+    """
+    fig = plt.figure(figsize=(width / 100, height / 100), dpi=100, facecolor="white")
+    # A letter is some 0.55 of the size wide; 0.72 points are a pixel here.
+    largest = min(0.28 * height, 0.97 * width / (0.55 * len(note)))
+    for number, title in enumerate(titles):
+        place = (number + 0.5) / len(titles)
+        fig.text(place, 0.7, title, ha="center", va="center", fontsize=0.72 * 0.38 * height)
+    fig.text(0.5, 0.22, note, ha="center", va="center", fontsize=0.72 * largest)
+    fig.canvas.draw()
+    drawn = np.asarray(fig.canvas.buffer_rgba())[..., :3].copy()
+    plt.close(fig)
+    return drawn
+
+
+def _draw_marks(ax: Axes, marks: Sequence[Mark]) -> None:
+    """A circle where the error fell, a dashed square where it rose; under the panel, how much."""
+    look = {"fill": False, "lw": 1.3, "ec": BLACK}
+    for mark in marks:
+        if mark.change_px < 0:
+            ax.add_patch(Circle((mark.x, mark.y), mark.radius, **look))
+        else:
+            corner, side = (mark.x - mark.radius, mark.y - mark.radius), 2 * mark.radius
+            ax.add_patch(Rectangle(corner, side, side, ls=(0, (2, 1)), **look))
+    sorts = {
+        "fell": [-mark.change_px for mark in marks if mark.change_px < 0],
+        "rose": [mark.change_px for mark in marks if mark.change_px >= 0],
+    }
+    told = [f"{word} {', '.join(f'{c:.2f}' for c in sort)}" for word, sort in sorts.items() if sort]
+    ax.set_xlabel("\n".join(told), fontsize=8)
+
+
+def residual_to_rgb(residual: np.ndarray) -> np.ndarray:
+    """Draw a residual ``(3, H, W)`` as uint8 ``(H, W, 3)``, zero at mid-grey."""
     grey = 128 + residual * (127 / RESIDUAL_LEVELS)
     return np.clip(np.rint(grey), 0, 255).astype(np.uint8).transpose(1, 2, 0)
 

@@ -68,6 +68,6 @@ def folder_digest(folder: str | Path) -> str:
     From names, sizes and times, not contents, so that it is quick for thousands of files.
     """
     root = Path(folder)
-    found = [*root.glob("*/*"), *root.parent.glob("ucfTrainTestlist/*")]
+    found = [*root.rglob("*"), *root.parent.glob("ucfTrainTestlist/*")]
     seen = sorted((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in found if p.is_file())
     return hashlib.sha256(repr(seen).encode()).hexdigest()[:16]

@@ -5,6 +5,7 @@ discriminator, which the paper leaves to its supplement, are those of the author
 (facebookresearch/dmc-net, ``Discriminator3``).
 """
 
+import copy
 from dataclasses import dataclass
 from typing import Literal
 
@@ -134,13 +135,41 @@ class DMCNet(nn.Module):
         return self.classifier(cue), cue
 
 
+class C3D(nn.Module):
+    """The 3D network that Table 1 begins with: here to be counted, not trained.
+
+    Tran et al., ICCV 2015 (arXiv:1412.0767), section 3.3: eight 3x3x3 convolutions, five poolings
+    (the first leaves time alone), two fully connected layers of 4,096, and the classes.
+    """
+
+    def __init__(self, classes: int = 487):
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = 3
+        for stage, widths in enumerate([(64,), (128,), (256, 256), (512, 512), (512, 512)]):
+            for width in widths:
+                layers += [nn.Conv3d(channels, width, kernel_size=3, padding=1), nn.ReLU()]
+                channels = width
+            # The last stage has 7 x 7 values; padded, it leaves 4 x 4, as the 8,192 of fc6 ask for.
+            padding = (0, 1, 1) if stage == 4 else 0
+            layers.append(nn.MaxPool3d((1, 2, 2) if stage == 0 else 2, padding=padding))
+        self.features = nn.Sequential(*layers)
+        wide = [nn.Linear(512 * 4 * 4, 4096), nn.ReLU(), nn.Linear(4096, 4096), nn.ReLU()]
+        self.to_logits = nn.Sequential(*wide, nn.Linear(4096, classes))
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """Map clips (N, 3, 16, 112, 112) to logits (N, classes)."""
+        return self.to_logits(self.features(clip).flatten(1))
+
+
 def count_macs(network: nn.Module, *shapes: tuple[int, ...]) -> int:
     """Multiply-adds of one forward pass over inputs of these shapes, batch dimension included.
 
     What Table 1 calls FLOPs: a multiplication and its addition count once, and only convolutions
-    and matrix products count. Nothing is computed: the pass runs on shapes alone.
+    and matrix products count. Nothing is computed: the pass runs on shapes alone, and the network
+    stays as it is.
     """
-    network = network.to("meta").eval()
+    network = copy.deepcopy(network).to("meta").eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(*(torch.empty(shape, device="meta") for shape in shapes))
     return counter.get_total_flops() // 2

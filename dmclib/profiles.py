@@ -23,12 +23,17 @@ from pathlib import Path
 import nbformat
 import yaml
 
-from dmclib import paths
+from dmclib import corpora, manifest, paths
 from dmclib.errors import DMCError, ProfileError
 from dmclib.files import folder_digest
 
 Settings = dict[str, dict]  # "" (every notebook) or a notebook's number -> parameter -> value
 MAX_PROFILE_BYTES = 100_000  # a profile is a page; whatever is larger is another file
+# Where the videos are, and how a profile that asks for them is given them.
+PLACES = {
+    "data_folder": "--data FOLDER",
+    "prepared_folder": "--set prepared_folder=FOLDER, a folder that dmc prepare made",
+}
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,10 @@ def plan(
     Raises:
         ProfileError: on a profile, notebook or parameter that does not exist, or a value of
             another type than the notebook's default has.
-        DMCError: if the data folder is not there.
+        DMCError: if the data folder is not there, or the prepared folder is not one.
+
+    The official splits of a data set have results of their own: with ``split_number`` 2, the
+    notebooks' ``profile`` is ``ucf101-split2``.
     """
     sources = sorted(paths.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
     if not sources:
@@ -85,17 +93,21 @@ def plan(
     _check(from_line, running, place="the command line")
     _check_given(profile, from_profile, from_line, running)
 
+    split = (from_profile.get("", {}) | from_line.get("", {})).get("split_number", 1)
+    named = profile if split == 1 else f"{profile}-split{split}"
     library = _library_hash()
     steps = []
     for path, known in running.items():
-        parameters = {"profile": profile} if "profile" in known else {}
+        parameters = {"profile": named} if "profile" in known else {}
         for given in (from_profile, from_line):
             for scope in ("", path.stem[:2]):
                 for key, value in given.get(scope, {}).items():
                     if key in known and value is not None:
                         parameters[key] = _fit(value, known[key], f"{path.stem}.{key}")
-        folder = parameters.get("data_folder")
-        content = folder_digest(folder) if folder else ""
+        for place in PLACES.keys() & parameters.keys():
+            if parameters[place]:  # a kernel runs elsewhere
+                parameters[place] = str(Path(parameters[place]).resolve())
+        content = _videos(parameters)
         steps.append(Step(path, parameters, _fingerprint(path, parameters, library + content)))
     return steps
 
@@ -209,12 +221,27 @@ def _check_given(
     needed = [k for k, value in from_profile.get("", {}).items() if value is None and k in asked]
     for key in needed:
         if given.get(key) is None:
-            how = "--data FOLDER" if key == "data_folder" else f"--set {key}=..."
+            how = PLACES.get(key, f"--set {key}=...")
             raise ProfileError(f"profile {profile} does not run without {key}: add {how}.")
-    if "data_folder" in given and "data_folder" not in needed and profile != "smoke":
-        raise ProfileError(
-            f"profile {profile} is not for a folder of videos: dmc reproduce real --data FOLDER."
-        )
+    for key, other in (("data_folder", "real"), ("prepared_folder", "ucf101")):
+        if given.get(key) and key not in needed and profile != "smoke":
+            raise ProfileError(
+                f"profile {profile} takes no {key}; one that does: dmc reproduce {other} "
+                f"{PLACES[key]}."
+            )
+    if all(given.get(key) for key in PLACES):
+        raise ProfileError("give a folder of videos or a prepared folder, not both.")
+
+
+def _videos(parameters: dict) -> str:
+    """What a step's videos are: the manifest says it of prepared ones."""
+    prepared, folder = (parameters.get(place) for place in ("prepared_folder", "data_folder"))
+    if prepared:
+        word, dataset = parameters.get("corpus", "folder"), manifest.read(prepared).dataset
+        if word != "folder" and dataset != getattr(corpora.ADAPTERS.get(word), "__name__", None):
+            raise ProfileError(f"{prepared} was prepared from {dataset}, and corpus is {word!r}.")
+        return manifest.sha256(Path(prepared) / manifest.FILE)
+    return folder_digest(folder) if folder else ""
 
 
 def _close(word: str, known: Sequence[str]) -> str:

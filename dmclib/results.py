@@ -167,6 +167,15 @@ def reported(table: str) -> pd.DataFrame:
     return pd.DataFrame([origin | row for row in tables[table]["rows"]])
 
 
+def to_markdown(table: pd.DataFrame) -> str:
+    """A table as markdown, a line a row, without the index; numbers as they print."""
+    lines = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).to_numpy()]
+    escaped = (
+        [str(cell).replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines
+    )
+    return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
+
+
 def _path(name: str, profile: str, suffix: str) -> Path:
     for word in (name, profile):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", word):

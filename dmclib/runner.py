@@ -62,6 +62,8 @@ def reproduce(
     """
     console = console or Console()
     steps = plan(profile, only=only, settings=settings, data=data)
+    # Another split of the same profile has a name, and so results, of its own.
+    profile = next((s.parameters["profile"] for s in steps if "profile" in s.parameters), profile)
     runs = paths.RESULTS / profile / "runs"
     if dry_run:
         _show_plan(console, steps, [] if fresh else _finished(steps, _read_manifest(runs), runs))
@@ -89,6 +91,7 @@ def reproduce(
             with _progress(console, heading, expected[k:]):
                 _execute(step, runs)
             entry |= {"seconds": round(time.monotonic() - start, 1), "status": "finished"}
+            entry["result"] = _result(step, runs).is_file()
             _write_manifest(runs, manifest)
             console.print(f"{heading}: done in {_duration(entry['seconds'])}", markup=False)
     _show_results(console, profile)
@@ -111,9 +114,15 @@ def _finished(steps: list[Step], manifest: dict, runs: Path) -> list[Step]:
     for k, step in enumerate(steps):
         entry = manifest.get(step.name, {})
         same = entry.get("fingerprint") == step.fingerprint and entry.get("status") == "finished"
-        if not same or not (runs / step.notebook.name).is_file():
+        there = (runs / step.notebook.name).is_file()
+        if not same or not there or (entry.get("result") and not _result(step, runs).is_file()):
             return steps[:k]
     return steps
+
+
+def _result(step: Step, runs: Path) -> Path:
+    """Where a notebook that measures something writes its numbers."""
+    return runs.parent / f"{step.name}.json"
 
 
 def _expected_seconds(step: Step, profile: str, manifest: dict) -> float | None:

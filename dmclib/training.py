@@ -7,6 +7,7 @@ process of its own.
 import csv
 import json
 import math
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,9 +17,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from dmclib import checkpoints, data, files, losses, models, transforms
+from dmclib import checkpoints, data, files, loader, losses, models, transforms
 from dmclib.config import TrainConfig
-from dmclib.data import Frames
+from dmclib.errors import DatasetError
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ def fit(
     *,
     device: str = "auto",
     on_epoch: Callable[[dict], None] = lambda row: None,
+    workers: int | None = None,
 ) -> Scores:
     """Train ``config``, or go on where its last checkpoint is, and score the test frames.
 
@@ -70,6 +72,8 @@ def fit(
         config: what to train.
         device: ``cpu``, ``cuda``, or ``auto``, which is a GPU where there is one.
         on_epoch: called after each epoch with its row of the log.
+        workers: processes that read prepared clips, as for :class:`loader.Streamed`; the result
+            does not depend on it.
 
     Raises:
         CheckpointError: if the stage to start from has not been trained, or a file is damaged.
@@ -79,28 +83,12 @@ def fit(
     if config.done:
         checkpoint.unlink(missing_ok=True)
         return load_scores(config)
-    device = torch.device(_choose(device))
-    train = data.load_frames(config.data, "train")
-    validation = data.load_frames(config.data, "validation")
-    torch.manual_seed(config.seed)
-    networks = Networks(config, classes=int(train.label.max()) + 1)
-    if config.start_from is not None:
-        _take_over(networks, config.start_from)
-    networks.to(device, memory_format=torch.channels_last)
-    loop = _Loop(config, networks, train, device)
-    config.folder.mkdir(parents=True, exist_ok=True)
-    if checkpoint.exists():
-        loop.restore(checkpoint)
-    while loop.epoch < config.epochs:
-        row = loop.run_epoch()
-        row["validation_accuracy"] = _accuracy(networks, validation, config, device)
-        loop.log.append(row)
-        loop.save(checkpoint)
-        on_epoch(row)
-    _write_log(config, loop.log)
-    checkpoints.save(networks, config.folder / "weights.safetensors")
-    test = data.load_frames(config.data, "test")
-    scores = _score(networks, test, config, device)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(device)
+    networks = _train(config, device, on_epoch, workers)
+    test = _batches(config, "test", device, workers)
+    scores = _score(networks, test)
     checkpoints.write(vars(scores), config.folder / "scores.safetensors")
     checkpoint.unlink()
     return scores
@@ -128,6 +116,56 @@ def load_networks(config: TrainConfig) -> Networks:
     return networks.eval()
 
 
+def _train(
+    config: TrainConfig, device: torch.device, on_epoch: Callable[[dict], None], workers: int | None
+) -> Networks:
+    """Train all epochs that are still to do, and leave log and weights behind."""
+    checkpoint = config.folder / "checkpoint.safetensors"
+    train = _batches(config, "train", device, workers)
+    validation = _batches(config, "validation", device, workers)
+    torch.manual_seed(config.seed)
+    networks = Networks(config, classes=train.classes)
+    if config.start_from is not None:
+        _take_over(networks, config.start_from)
+    networks.to(device, memory_format=torch.channels_last)
+    loop = _Loop(config, networks, train, device)
+    config.folder.mkdir(parents=True, exist_ok=True)
+    if checkpoint.exists():
+        loop.restore(checkpoint)
+    while loop.epoch < config.epochs:
+        row = loop.run_epoch()
+        row["validation_accuracy"] = _accuracy(networks, validation)
+        loop.log.append(row)
+        loop.save(checkpoint)
+        on_epoch(row)
+    _write_log(config, loop.log)
+    checkpoints.save(networks, config.folder / "weights.safetensors")
+    return networks
+
+
+def _batches(
+    config: TrainConfig, split: str, device: torch.device, workers: int | None
+) -> loader.Batches:
+    """Where the batches of a split come from."""
+    how = {"size": config.size, "picture": "rgb" if config.stream == "rgb" else "residual"}
+    if config.data.prepared is None:
+        frames = data.load_frames(config.data, split)
+        return loader.InMemory(frames, segments=config.segments, device=device, **how)
+    clips = config.data.open().clips(split)
+    taught = config.weights.reconstruction or config.weights.adversarial
+    if (config.stream == "flow" or taught) and any(clip.flow is None for clip in clips):
+        raise DatasetError(
+            f"{config.data.prepared} was prepared without optical flow, and the {config.stream} "
+            "training asked for learns from it. Prepare it with --flow."
+        )
+    # Validation, after every epoch, looks at as few frames as training does (so does CoViAR's).
+    count = config.data.frames_per_clip if split == "test" else config.segments
+    segments = loader.Segments(
+        clips, segments=count, train=split == "train", seed=config.seed, **how
+    )
+    return loader.Streamed(segments, device=device, workers=workers)
+
+
 def _take_over(networks: Networks, parent: TrainConfig) -> None:
     """Start from the stage before: each network that it trained, the rest stays as it was made."""
     remedy = f"train its {parent.stream} stage first"
@@ -141,15 +179,11 @@ def _take_over(networks: Networks, parent: TrainConfig) -> None:
 class _Loop:
     """One training in progress: what :meth:`save` writes is all that it goes on from."""
 
-    def __init__(
-        self, config: TrainConfig, networks: Networks, train: Frames, device: torch.device
-    ):
+    def __init__(self, config: TrainConfig, networks: Networks, train: loader.Batches, device):
         self.config, self.networks, self.train, self.device = config, networks, train, device
         self.epoch, self.log = 0, []
         self.dice = torch.Generator().manual_seed(config.seed)  # order, frames, crops, flips
-        # Rows of each clip, (clips, frames_per_clip): every clip contributes equally many.
-        self.rows = torch.stack([(train.clip == c).nonzero()[:, 0] for c in train.clip.unique()])
-        self.steps = math.ceil(len(self.rows) / config.clips_per_batch)
+        self.steps = math.ceil(train.clips / config.clips_per_batch)
         groups = _groups(networks.classifier, config.lr, config.weight_decay)
         if networks.generator is not None:
             groups += _groups(networks.generator, config.generator_lr, config.weight_decay)
@@ -168,35 +202,30 @@ class _Loop:
         ]
 
     def run_epoch(self) -> dict[str, float]:
-        """One true pass: every clip once. Returns the epoch's means."""
-        config, networks = self.config, self.networks
-        networks.train()
-        totals, clips = defaultdict(float), len(self.rows)
-        for step, batch in enumerate(
-            torch.randperm(clips, generator=self.dice).split(config.clips_per_batch)
-        ):
-            rows = self._pick(batch)
-            labels = self.train.label[rows[:, 0]].to(self.device)
-            sample = _take(self.train, rows.flatten(), config, self.device)
-            sample = transforms.augment(sample, (config.size, config.size), self.dice)
-            terms = self._step(transforms.normalize(sample), labels)
+        """Look at every clip once; give the epoch's row of the log, means over clips.
+
+        ``clips_per_second`` and ``data_wait``, the share of the time in which the networks waited
+        for their next batch (in the first epoch also for workers to start), differ between runs.
+        """
+        self.networks.train()
+        totals, waited, start = defaultdict(float), 0.0, time.perf_counter()
+        batches = self.train.batches(self.epoch, self.config.clips_per_batch, self.dice)
+        for step in range(self.steps):
+            asked = time.perf_counter()
+            sample, labels, clips = next(batches)
+            waited += time.perf_counter() - asked
+            terms = self._step(sample, labels)
             if not math.isfinite(terms["loss"]):
                 raise FloatingPointError(
                     f"the loss is {terms['loss']} at epoch {self.epoch}, step {step}, "
-                    f"clips {batch.tolist()}; a smaller learning rate usually helps."
+                    f"clips {clips.tolist()}; a smaller learning rate usually helps."
                 )
             for name, value in terms.items():
-                totals[name] += value * len(batch) / clips
+                totals[name] += value * len(clips) / self.train.clips
+        taken = time.perf_counter() - start
+        speed = {"clips_per_second": self.train.clips / taken, "data_wait": waited / taken}
         self.epoch += 1
-        return {"epoch": self.epoch, **totals}
-
-    def _pick(self, batch: Tensor) -> Tensor:
-        """One random frame from each of ``segments`` parts of each clip: rows (clips, segments)."""
-        parts = torch.tensor_split(torch.arange(self.rows.shape[1]), self.config.segments)
-        columns = [
-            part[torch.randint(len(part), (len(batch),), generator=self.dice)] for part in parts
-        ]
-        return self.rows[batch[:, None], torch.stack(columns, dim=1)]
+        return {"epoch": self.epoch, **totals, **speed}
 
     def _step(self, sample: transforms.Sample, labels: Tensor) -> dict[str, float]:
         """Equation 2 with all but the discriminator fixed, then equation 4 with it fixed."""
@@ -283,38 +312,32 @@ def _groups(network: nn.Module, lr: float, decay: float) -> list[dict]:
     ]
 
 
-def _take(frames: Frames, rows: Tensor, config: TrainConfig, device) -> transforms.Sample:
-    sample = frames.sample(rows, picture="rgb" if config.stream == "rgb" else "residual")
-    return transforms.Sample(*(t.to(device) for t in vars(sample).values()))
-
-
 @torch.inference_mode()
-def _ask(networks: Networks, frames: Frames, config: TrainConfig, device, batch: int = 64):
-    """Logits and classified field of every frame's centre crop, batch by batch, with its flow."""
+def _ask(networks: Networks, batches: loader.Batches):
+    """Batch by batch: logits and classified field of every frame's centre crop, and the batch."""
     networks.eval()
-    for rows in torch.arange(len(frames.label)).split(batch):
-        sample = _take(frames, rows, config, device)
-        sample = transforms.center_crop(sample, (config.size, config.size))
-        sample = transforms.normalize(sample)
-        seen = networks.field(sample)
-        yield networks.logits(seen), seen, sample.flow
+    for batch in batches.all():
+        seen = networks.field(batch.sample)
+        yield networks.logits(seen), seen, batch
 
 
-def _accuracy(networks: Networks, frames: Frames, config: TrainConfig, device) -> float:
-    logits = torch.cat([logits for logits, _, _ in _ask(networks, frames, config, device)])
-    return (logits.argmax(1).cpu() == frames.label).float().mean().item()
+def _accuracy(networks: Networks, batches: loader.Batches) -> float:
+    right = [logits.argmax(1) == batch.label for logits, _, batch in _ask(networks, batches)]
+    return torch.cat(right).cpu().float().mean().item()
 
 
-def _score(networks: Networks, frames: Frames, config: TrainConfig, device) -> Scores:
-    logits, errors = [], []
-    for scores, seen, target in _ask(networks, frames, config, device):
+def _score(networks: Networks, batches: loader.Batches) -> Scores:
+    logits, labels, clips, errors = [], [], [], []
+    for scores, seen, (sample, label, clip) in _ask(networks, batches):
         logits.append(scores.float().cpu())
-        if seen.shape == target.shape:
-            gap = transforms.denormalize_motion(seen) - transforms.denormalize_motion(target)
+        labels.append(label.cpu())
+        clips.append(clip)
+        if sample.flow is not None and seen.shape == sample.flow.shape:
+            gap = transforms.denormalize_motion(seen) - transforms.denormalize_motion(sample.flow)
             errors.append(gap.norm(dim=1).mean(dim=(1, 2)).cpu())
         else:  # a picture has no end-point error
             errors.append(torch.full((len(scores),), math.nan))
-    return Scores(torch.cat(logits), frames.label, frames.clip, torch.cat(errors))
+    return Scores(*(torch.cat(parts) for parts in (logits, labels, clips, errors)))
 
 
 def _write_log(config: TrainConfig, log: list[dict]) -> None:
@@ -325,9 +348,3 @@ def _write_log(config: TrainConfig, log: list[dict]) -> None:
         writer = csv.DictWriter(handle, fieldnames=list(log[0]))
         writer.writeheader()
         writer.writerows(log)
-
-
-def _choose(device: str) -> str:
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return device

@@ -6,7 +6,7 @@ values grow or shrink with the picture. The residual is an ordinary picture. Eve
 generator it is given only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -150,6 +150,22 @@ def center_crop(sample: Sample, size: tuple[int, int], scale: float = 0.875) -> 
     height, width = _window(frame, size, scale)
     window = crop(sample, (frame[0] - height) // 2, (frame[1] - width) // 2, height, width)
     return resize(window, size)
+
+
+def ten_views(sample: Sample, size: tuple[int, int], scale: float = 0.875) -> Iterator[Sample]:
+    """Give the paper's ten test views, one after the other, each of all items (section 4.2).
+
+    The window of :func:`center_crop` in the four corners and in the middle of the frame, each as it
+    is and then mirrored. CoViAR's streams are asked about all ten, the cue about the middle alone.
+    """
+    frame = sample.motion.shape[-2:]
+    height, width = _window(frame, size, scale)
+    bottom, right = frame[0] - height, frame[1] - width
+    places = [(top, left) for top in (0, bottom) for left in (0, right)]
+    for top, left in [*places, (bottom // 2, right // 2)]:
+        view = resize(crop(sample, top, left, height, width), size)
+        yield view
+        yield flip(view)
 
 
 def _window(frame: Sequence[int], size: tuple[int, int], scale: float) -> tuple[int, int]:

@@ -231,13 +231,29 @@ def predict(reference_rgb: np.ndarray, motion: np.ndarray) -> np.ndarray:
         bilinear, rounded half up, and beyond the edge the edge is repeated, as MPEG-4 does it.
     """
     rows, columns = sources(motion)
-    top, left = rows.astype(np.intp), columns.astype(np.intp)
-    down, right = (rows - top)[..., None], (columns - left)[..., None]
-    if not (down.any() or right.any()):
-        return reference_rgb[top, left]
-    below = np.minimum(top + 1, motion.shape[1] - 1)
-    beside = np.minimum(left + 1, motion.shape[2] - 1)
+    if (rows == np.floor(rows)).all() and (columns == np.floor(columns)).all():
+        return reference_rgb[rows.astype(np.intp), columns.astype(np.intp)]
     # Exact in float32 for half and quarter pixels: the weights are sixteenths.
-    upper = reference_rgb[top, left] * (1 - right) + reference_rgb[top, beside] * right
-    lower = reference_rgb[below, left] * (1 - right) + reference_rgb[below, beside] * right
-    return (upper * (1 - down) + lower * down + np.float32(0.5)).astype(np.uint8)
+    return (bilinear(reference_rgb, rows, columns) + np.float32(0.5)).astype(np.uint8)
+
+
+def bilinear(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Look an image up between its pixels.
+
+    Args:
+        image: uint8 or float32, shape ``(H, W)`` or ``(H, W, C)``.
+        rows, columns: float32, ``(H, W)``, inside the image, as :func:`sources` gives them.
+
+    Returns:
+        float32, the shape of ``image``.
+    """
+    top, left = rows.astype(np.intp), columns.astype(np.intp)  # both >= 0: truncation is the floor
+    below = np.minimum(top + 1, image.shape[0] - 1)
+    beside = np.minimum(left + 1, image.shape[1] - 1)
+    every_channel = *rows.shape, *(1,) * (image.ndim - 2)
+    # float32: rows less whole numbers of 64 bits would be float64, and so would the picture.
+    down = (rows - top).astype(np.float32).reshape(every_channel)
+    right = (columns - left).astype(np.float32).reshape(every_channel)
+    upper = image[top, left] * (1 - right) + image[top, beside] * right
+    lower = image[below, left] * (1 - right) + image[below, beside] * right
+    return upper * (1 - down) + lower * down

@@ -5,7 +5,9 @@ there, beside the rest.
 """
 
 import mmap
+import os
 import re
+import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ from av.video.frame import PictureType
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
 from dmclib import files
-from dmclib.errors import VideoError
+from dmclib.errors import OutputError, VideoError
 
 _CONTAINERS = {".mp4": "mp4", ".m4v": "m4v"}  # .m4v: a bare stream, as CoViAR's
 _BEFORE_PICTURE = re.compile(rb"\x00\x00\x01[\xb0\xb3\x00-\x2f]")  # its headers
@@ -125,6 +127,8 @@ def checked(path: Path, frames: Iterable[av.VideoFrame], first: int = 0) -> Iter
 
 def decoded(path: Path, container, stream) -> Iterator[av.VideoFrame]:
     """Yield every frame of the stream; a damaged, missing or absent picture is an error."""
+    if _is_encrypted(path, container, stream):
+        raise VideoError(f"{path}: is encrypted. Decrypt it first, or get a copy that is not.")
     count = 0
     for frame in checked(path, container.decode(stream)):
         yield frame
@@ -137,6 +141,27 @@ def decoded(path: Path, container, stream) -> Iterator[av.VideoFrame]:
         promised = sum(not entry.is_discard for entry in stream.index_entries)
         if count < promised:
             raise damaged(path, f"is cut short: {count} of {promised} frames can be decoded")
+
+
+def _is_encrypted(path: Path, container, stream) -> bool:
+    """Whether the container says so; FFmpeg without a key decodes the ciphertext in silence."""
+    if "enc_key_id" in stream.metadata:  # Matroska
+        return True
+    if not container.format.name.startswith("mov"):
+        return False
+    # An .mp4's "encv" stands for the codec, which FFmpeg reports instead; "tenc" describes the key.
+    with open(path, "rb") as handle:
+        while len(head := handle.read(8)) == 8:
+            size, kind = struct.unpack(">I4s", head)
+            if size == 1:  # it has 64 bits, and they follow
+                size = int.from_bytes(handle.read(8)) - 8
+            if kind == b"moov":
+                header = handle.read(max(0, min(size - 8, 1 << 28)))
+                return b"encv" in header and b"tenc" in header
+            if not 8 <= size <= path.stat().st_size:
+                break  # it goes on to the end of the file, or is damaged
+            handle.seek(size - 8, os.SEEK_CUR)
+    return False
 
 
 def frame_rate(stream) -> Fraction:
@@ -273,7 +298,12 @@ def to_yuv(frame: av.VideoFrame, reformatter: VideoReformatter, size: tuple) -> 
 def write(
     frames: Iterator[av.VideoFrame], path: Path, *, fps: Fraction, gop: int, quantizer: int
 ) -> None:
-    """Encode YUV frames to ``path``, whole or not at all and without B-frames."""
+    """Encode YUV frames to ``path``, whole or not at all and without B-frames.
+
+    Raises:
+        VideoError: no frames, a setting out of range, or what ``frames`` raises.
+        OutputError: the file cannot be written, as on a full disk.
+    """
     if path.suffix not in _CONTAINERS:
         raise VideoError(f"{path}: clips are written as .mp4 or .m4v. Change the suffix.")
     fps = fps.limit_denominator(1001)
@@ -285,6 +315,22 @@ def write(
     first = next(frames, None)
     if first is None:
         raise VideoError(f"{path}: there are no frames to encode. Give at least one.")
+    try:
+        _encode(chain([first], frames), path, first, fps, gop, quantizer)
+    except (av.FFmpegError, OSError) as error:
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror}). Make room, or give another folder."
+        ) from error
+
+
+def _encode(
+    frames: Iterable[av.VideoFrame],
+    path: Path,
+    first: av.VideoFrame,
+    fps: Fraction,
+    gop: int,
+    quantizer: int,
+) -> None:
     exact = {"fflags": "+bitexact"}  # no date and no version in the file
     with (
         files.whole(path) as partial,
@@ -301,7 +347,7 @@ def write(
             "flags": "+bitexact",
             "sc_threshold": "1000000000",  # above any score: no I-frame at a scene cut
         }
-        for n, frame in enumerate(chain([first], frames)):
+        for n, frame in enumerate(frames):
             frame.pts, frame.time_base = n, 1 / fps
             frame.pict_type = PictureType.NONE  # a transcoded frame remembers what it was
             try:

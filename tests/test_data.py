@@ -1,11 +1,14 @@
+import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import torch
 
-from dmclib import codec, data, paths, puppets
+from dmclib import codec, data, flowstore, lists, manifest, paths, puppets
+from dmclib.config import TrainConfig
+from dmclib.corpora import VideoFolder
 from dmclib.data import DataConfig
 from dmclib.errors import DatasetError
 
@@ -111,12 +114,16 @@ def folder(tmp_path):
     return tmp_path / "videos"
 
 
+def read(root, **how):
+    return data.Videos(VideoFolder(root), **how)
+
+
 def names(dataset, split):
     return [clip.name for clip in dataset.clips(split)]
 
 
 def test_a_folder_is_split_without_a_clip_on_two_sides(folder):
-    dataset = data.VideoFolder(folder)
+    dataset = read(folder)
     assert dataset.classes == ("fall", "rise")
     split = [set(names(dataset, s)) for s in data.SPLITS]
     assert [len(s) for s in split] == [10, 2, 4]
@@ -128,7 +135,7 @@ def test_clips_of_one_scene_stay_on_one_side(tmp_path):
         for scene in range(6):
             for cut in range(3):
                 video(tmp_path / name / f"v_{name}_g{scene:02d}_c{cut:02d}.mp4", 3 * scene + cut)
-    dataset = data.VideoFolder(tmp_path)
+    dataset = read(tmp_path)
     sides = {}
     for split in data.SPLITS:
         for clip in dataset.clips(split):
@@ -142,7 +149,7 @@ def test_a_class_without_a_training_clip_is_named(tmp_path):
         video(tmp_path / "fall" / f"{number}.mp4", number)
     video(tmp_path / "rise" / "only.mp4", 9)
     with pytest.raises(DatasetError, match="no train clip of rise"):
-        data.VideoFolder(tmp_path)
+        read(tmp_path)
 
 
 def test_a_clip_without_p_frames_is_named(tmp_path):
@@ -170,38 +177,38 @@ def test_a_small_class_still_gives_a_validation_clip(tmp_path):
     for name in ("fall", "rise"):
         for number in range(4):
             video(tmp_path / name / f"{number}.mp4", number)
-    dataset = data.VideoFolder(tmp_path)
+    dataset = read(tmp_path)
     assert [len(dataset.clips(split)) for split in data.SPLITS] == [4, 2, 2]
 
 
 def test_official_lists_beside_the_folder_are_followed(folder):
-    lists = folder.parent / "ucfTrainTestlist"
-    lists.mkdir()
+    beside = folder.parent / "ucfTrainTestlist"
+    beside.mkdir()
     listed = {"train": [], "test": ["fall/absent_g99_c01.mp4"]}
     for file in sorted(folder.rglob("*.mp4")):
         part = "test" if "_g00_" in file.name else "train"
         listed[part].append(f"{file.parent.name}/{file.name}" + (" 1" if part == "train" else ""))
     for part, lines in listed.items():
-        (lists / f"{part}list01.txt").write_text("\n".join(lines))
-    dataset = data.VideoFolder(folder)
+        (beside / f"{part}list01.txt").write_text("\n".join(lines))
+    dataset = read(folder)
     assert names(dataset, "test") == ["fall/v_fall_g00_c01.mp4", "rise/v_rise_g00_c01.mp4"]
     assert len(names(dataset, "train") + names(dataset, "validation")) == 14
 
 
 def test_lists_that_name_nothing_here_are_an_error(folder):
-    lists = folder.parent / "ucfTrainTestlist"
-    lists.mkdir()
+    beside = folder.parent / "ucfTrainTestlist"
+    beside.mkdir()
     for part in ("train", "test"):
-        (lists / f"{part}list01.txt").write_text("other/v_other_g01_c01.avi 1\n")
+        (beside / f"{part}list01.txt").write_text(f"other/v_other_{part}.avi 1\n")
     with pytest.raises(DatasetError, match="gives no train clip of fall, rise"):
-        data.VideoFolder(folder)
+        read(folder)
 
 
 def test_a_folder_without_classes_says_what_was_expected(tmp_path):
     with pytest.raises(DatasetError, match=r"<root>/<class>"):
-        data.VideoFolder(tmp_path)
+        read(tmp_path)
     with pytest.raises(DatasetError, match="is not a folder"):
-        data.VideoFolder(tmp_path / "absent")
+        read(tmp_path / "absent")
 
 
 def test_an_unknown_split_names_the_known_ones():
@@ -209,8 +216,139 @@ def test_an_unknown_split_names_the_known_ones():
         data.PuppetActions().clips("dev")
 
 
-def test_metadata_are_of_the_publishers_file(folder):
-    features, labels = data.metadata(data.VideoFolder(folder), "test")
-    assert labels.tolist() == [0, 0, 1, 1]
-    assert features[:, :4].tolist() == [[48, 32, 25, 4]] * 4
-    torch.testing.assert_close(features[:, 5], features[:, 4] / 4)
+def test_another_split_number_follows_the_other_list(folder):
+    every = sorted(f"{file.parent.name}/{file.name}" for file in folder.rglob("*.mp4"))
+    for number in (1, 2):
+        test = [name for name in every if f"_g0{number}_" in name]
+        beside = folder.parent / "ucfTrainTestlist"
+        beside.mkdir(exist_ok=True)
+        (beside / f"testlist0{number}.txt").write_text("\n".join(test))
+        train = "\n".join(name for name in every if name not in test)
+        (beside / f"trainlist0{number}.txt").write_text(train)
+    assert names(DataConfig(str(folder), split_number=2).open(), "test") == [
+        "fall/v_fall_g02_c01.mp4",
+        "rise/v_rise_g02_c01.mp4",
+    ]
+    with pytest.raises(DatasetError, match=r"no split 3; there are \(1, 2\)"):
+        DataConfig(str(folder), split_number=3).open()
+
+
+def test_a_sequence_that_shows_every_class_is_on_one_side(tmp_path):
+    for label, name in enumerate(("hug", "kick", "push")):
+        for sequence in range(1, 9):
+            if (name, sequence) != ("kick", 3):  # so that the classes count differently
+                index = 3 * sequence + label
+                video(tmp_path / name / f"{index}_{sequence}_{label}.mp4", index)
+    dataset = read(tmp_path, split_number=5)
+    sides = {}
+    for split in data.SPLITS:
+        for clip in dataset.clips(split):
+            sides.setdefault(lists.scene(clip.name), set()).add(split)
+    assert sides["sequence 5"] == {"test"}
+    assert all(len(found) == 1 for found in sides.values())
+
+
+FIELD = np.stack([np.full((256, 340), 2.5), np.full((256, 340), -1.0)]).astype(np.float32)
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    """A folder as ``dmc prepare`` leaves it: two classes, three scenes each, one for the test."""
+    root, entries = tmp_path / "prepared", {}
+    for label, name in enumerate(("fall", "rise")):
+        for scene in range(3):
+            file = f"v_{name}_g0{scene}_c01.avi"
+            clip, field = f"clips/{name}/{file}.mp4", f"flow/{name}/{file}{flowstore.SUFFIX}"
+            (root / clip).parent.mkdir(parents=True, exist_ok=True)
+            (root / field).parent.mkdir(parents=True, exist_ok=True)
+            picture = np.full((256, 340, 3), 40 * label + 9 * scene, np.uint8)
+            picture[64:96, 64:96] = 255
+            codec.encode([np.roll(picture, 2 * t, axis=1) for t in range(4)], root / clip)
+            flowstore.write(root / field, [FIELD * (1 + label)] * 3)
+            entries[f"{name}/{file}"] = manifest.Entry(
+                name=f"{name}/{file}",
+                label=label,
+                clip=clip,
+                flow=field,
+                width=340,
+                height=256,
+                frames=4,
+                source_bytes=1,
+                source_sha256="0" * 64,
+                clip_bytes=1,
+                clip_sha256="0" * 64,
+                flow_bytes=1,
+                flow_sha256="0" * 64,
+            )
+    test = tuple(name for name in entries if "_g02_" in name)
+    parts = {"train": tuple(entries.keys() - set(test)), "test": test}
+    manifest.write(
+        root,
+        manifest.Manifest("UCF101", ("fall", "rise"), 0, (), {}, {}, {1: parts}, entries),
+    )
+    return root
+
+
+def test_a_prepared_folder_gives_its_own_clips_lists_and_flow(prepared, cache):
+    config = DataConfig(prepared=str(prepared), frames_per_clip=2)
+    dataset = config.open()
+    assert (dataset.name, dataset.classes) == ("UCF101", ("fall", "rise"))
+    assert names(dataset, "test") == ["fall/v_fall_g02_c01.avi", "rise/v_rise_g02_c01.avi"]
+    assert [len(dataset.clips(split)) for split in data.SPLITS] == [2, 2, 2]
+    clip = dataset.clips("test")[1]
+    assert clip.path == prepared / "clips/rise/v_rise_g02_c01.avi.mp4"
+    got = dataset.flow(clip, 2)
+    np.testing.assert_allclose(got, 2 * FIELD, atol=flowstore.ERROR_PX)
+    frames = data.load_frames(config, "test", workers=1)
+    assert frames.motion.shape == (4, 2, 256, 340)  # as prepared, whatever ``height`` says
+    np.testing.assert_allclose(frames.flow[3], 2 * FIELD, atol=flowstore.ERROR_PX + 0.01)
+    assert data.load_frames(config, "test", first=1).names == frames.names[:1]
+
+
+def test_a_prepared_folder_without_flow_or_manifest_says_what_to_do(prepared):
+    dataset = DataConfig(prepared=str(prepared)).open()
+    with pytest.raises(DatasetError, match="has no flow; run dmc prepare"):
+        dataset.flow(replace(dataset.clips("test")[0], flow=None), 1)
+    (prepared / "clips/rise/v_rise_g02_c01.avi.mp4").unlink()
+    with pytest.raises(DatasetError, match=r"v_rise_g02_c01\.avi\.mp4 is not there any more"):
+        dataset.make(dataset.clips("test")[1])
+    with pytest.raises(DatasetError, match="no split 2"):
+        DataConfig(prepared=str(prepared), split_number=2).open()
+    (prepared / manifest.FILE).unlink()
+    with pytest.raises(DatasetError, match="not a prepared folder"):
+        DataConfig(prepared=str(prepared)).open()
+
+
+def test_a_training_follows_from_the_manifest_and_not_from_the_prepared_files(prepared):
+    def key(config):
+        return TrainConfig("motion", config, epochs=1).key
+
+    config = DataConfig(prepared=str(prepared))
+    first = key(config)
+    (prepared / "clips/rise/v_rise_g02_c01.avi.mp4").unlink()  # thousands of such are not looked at
+    assert key(config) == first
+    assert key(replace(config, split_number=2)) != first
+    file = prepared / manifest.FILE
+    file.write_text(file.read_text().replace('"source_bytes": 1', '"source_bytes": 2', 1))
+    assert key(config) != first
+    file.unlink()
+    with pytest.raises(DatasetError, match="not a prepared folder"):
+        key(config)
+
+
+def test_a_config_comes_back_from_json():
+    clips = DataConfig(prepared="here", split_number=3, corpus="hmdb51", clips_per_class=(3, 2, 1))
+    config = TrainConfig("cue", clips, 2, start_from=TrainConfig("flow", clips, 1))
+    assert TrainConfig.from_json(json.dumps(asdict(config))) == config
+
+
+def test_two_places_of_videos_are_refused():
+    with pytest.raises(DatasetError, match="not both"):
+        DataConfig(folder="here", prepared="there")
+
+
+@pytest.mark.data
+def test_whole_corpora_are_read_by_their_word_and_partial_ones_are_not(shared_data):
+    root = str(shared_data / "ucf101-3class")
+    with pytest.raises(DatasetError, match="150 of 13,320"):
+        DataConfig(root, corpus="ucf101").open()

@@ -1,10 +1,9 @@
-import pickle
-import zipfile
+import math
 
 import numpy as np
 import pytest
 
-from dmclib import errors, evaluation
+from dmclib import evaluation
 
 
 def test_a_clips_score_is_the_mean_of_its_segments():
@@ -138,125 +137,56 @@ def test_metadata_baseline_finds_a_leak_and_only_a_leak():
     assert accuracy(noise) == accuracy(noise)
 
 
-# --- the authors' score files --------------------------------------------------------------------
+def binomial(only_a, only_b):
+    """The two-sided exact binomial test at one half, by counting subsets."""
+    n, most = only_a + only_b, max(only_a, only_b)
+    tail = sum(math.comb(n, k) for k in range(most, n + 1)) / 2**n
+    return min(2 * tail, 1.0)
 
 
-def write_npy(archive, name, array):
-    with archive.open(f"{name}.npy", "w") as member:
-        np.lib.format.write_array_header_1_0(
-            member, np.lib.format.header_data_from_array_1_0(array)
-        )
-        if array.dtype.hasobject:
-            # Protocol 2 and the module's name of the time, as Python 2 and numpy 1 wrote it.
-            content = pickle.dumps(array, protocol=2)
-            content = content.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
-            member.write(content)
-        else:
-            member.write(array.tobytes())
-
-
-def write_scores(path, *, columns=2, cells=None, labels=(1, 0), names=("a/one", "b/two")):
-    rows = np.empty((2, columns), dtype=object)
-    for i in range(2):
-        rows[i, 0] = np.float32([[0.25 + i, 1.5, -2.0]])
-        rows[i, 1] = (1, 0)[i]
-        if columns > 2:
-            rows[i, 2] = np.zeros((25, 2), np.float32)
-    with zipfile.ZipFile(path, "w") as archive:
-        write_npy(archive, "scores", rows if cells is None else cells)
-        write_npy(archive, "labels", np.array(labels, np.int64))
-        write_npy(archive, "names", np.array(names))
-    return path
-
-
-@pytest.mark.parametrize("columns", [2, 3])
-def test_score_files_with_and_without_discriminator_column_are_read(tmp_path, columns):
-    released = evaluation.load_released_scores(
-        write_scores(tmp_path / "scores.npz", columns=columns)
-    )
-    assert released.scores.dtype == np.float32
-    np.testing.assert_array_equal(released.scores, [[0.25, 1.5, -2], [1.25, 1.5, -2]])
-    assert released.labels.tolist() == [1, 0]
-    assert released.names == ("a/one", "b/two")
-
-
-class Touch:
-    """Unpickled in the ordinary way, this creates a file."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return open, (str(self.path), "w")
-
-
-def test_a_hostile_pickle_is_refused_and_does_nothing(tmp_path):
-    victim = tmp_path / "created"
-    cells = np.empty((2, 2), dtype=object)
-    cells[0, 0] = Touch(victim)
-    path = write_scores(tmp_path / "hostile.npz", cells=cells)
-
-    np.load(path, allow_pickle=True)["scores"]  # the trap is real ...
-    assert victim.exists()
-    victim.unlink()
-
-    with pytest.raises(
-        errors.ScoreFileError, match=r"hostile\.npz.*asks for (_?io|builtins)\.open"
-    ):
-        evaluation.load_released_scores(path)  # ... and does not snap
-    assert not victim.exists()
+def answers(both, only_a, only_b, neither):
+    a = np.repeat([True, True, False, False], [both, only_a, only_b, neither])
+    b = np.repeat([True, False, True, False], [both, only_a, only_b, neither])
+    return a, b
 
 
 @pytest.mark.parametrize(
-    ("broken", "found"),
-    [
-        ({"labels": (0, 1)}, "labels beside its scores"),
-        ({"names": ("only one",)}, "2 labels and 1 names"),
-        ({"cells": np.array([[None, None, None, None]], dtype=object)}, "not \\(videos, 2 or 3\\)"),
-        ({"cells": np.array([[None, 1], [None, 0]], dtype=object)}, "damaged"),
-    ],
-    ids=["other labels", "a name short", "four columns", "no scores"],
+    ("only_a", "only_b", "p"),
+    [(5, 0, 1 / 16), (4, 1, 3 / 8), (1, 9, 11 / 512), (3, 3, 1.0), (0, 0, 1.0)],
 )
-def test_parts_that_do_not_agree_are_refused(tmp_path, broken, found):
-    path = write_scores(tmp_path / "scores.npz", **broken)
-    with pytest.raises(errors.ScoreFileError, match=found):
-        evaluation.load_released_scores(path)
+def test_mcnemar_is_the_binomial_test_of_the_cases_that_differ(only_a, only_b, p):
+    # 1/16: five coins alike, either side. 3/8: (1 + 5) * 2 of 32. 11/512: (1 + 10) * 2 of 1024.
+    test = evaluation.mcnemar(*answers(20, only_a, only_b, 7))
+    assert (test.only_a, test.only_b) == (only_a, only_b)
+    assert test.p == pytest.approx(p, rel=1e-12)
+    assert test.p == pytest.approx(binomial(only_a, only_b), rel=1e-12)
 
 
-def test_a_file_cut_short_is_named(tmp_path):
-    path = write_scores(tmp_path / "scores.npz")
-    whole = path.read_bytes()
-    for length in (0, 10, len(whole) // 2, len(whole) - 1):
-        path.write_bytes(whole[:length])
-        with pytest.raises(errors.ScoreFileError, match=r"scores\.npz.*damaged"):
-            evaluation.load_released_scores(path)
+def test_mcnemar_stays_exact_for_many_cases_and_has_no_preferred_side():
+    a, b = answers(1000, 260, 180, 500)
+    test = evaluation.mcnemar(a, b)
+    assert test.p == pytest.approx(binomial(260, 180), rel=1e-9)
+    assert evaluation.mcnemar(b, a).p == test.p
 
 
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(errors.ScoreFileError, match=r"nowhere\.npz: no such score file"):
-        evaluation.load_released_scores(tmp_path / "nowhere.npz")
+def test_a_clip_counted_five_times_is_no_better_evidence_than_once():
+    a, b = answers(3, 6, 1, 2)
+    once = evaluation.mcnemar(a, b)
+    copies = evaluation.mcnemar(a.repeat(5), b.repeat(5), np.arange(12).repeat(5))
+    assert copies.p == pytest.approx(once.p)
+    assert evaluation.mcnemar(a.repeat(5), b.repeat(5)).p < once.p / 100
+    # Clips of net +2, +1 and -1: of the 8 ways to throw signs, 6 reach |2 + 1 - 1| = 2.
+    mixed = evaluation.mcnemar([1, 1, 1, 0], [0, 0, 0, 1], [7, 7, 3, 9])
+    assert mixed.p == pytest.approx(6 / 8)
+    # A clip on which they win once each says nothing.
+    assert evaluation.mcnemar([1, 0], [0, 1], [4, 4]).p == 1
+    with pytest.raises(ValueError, match="same cases"):
+        evaluation.mcnemar(a, b[:5])
 
 
-def test_a_file_that_unpacks_to_far_too_much_is_refused_unread(tmp_path):
-    path = tmp_path / "bomb.npz"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("scores.npy", bytes(evaluation.LARGEST_SCORE_FILE + 1))
-    assert path.stat().st_size < 100_000
-    with pytest.raises(errors.ScoreFileError, match="unpacks to"):
-        evaluation.load_released_scores(path)
-
-
-def test_a_shape_larger_than_the_file_is_refused(tmp_path):
-    path = tmp_path / "shape.npz"
-    huge = np.lib.stride_tricks.as_strided(np.int64(0), shape=(10**15,), strides=(0,))
-    write_scores(path)
-    with zipfile.ZipFile(path) as archive:
-        parts = {name: archive.read(name) for name in archive.namelist()}
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("scores.npy", parts["scores.npy"])
-        archive.writestr("names.npy", parts["names.npy"])
-        with archive.open("labels.npy", "w") as member:
-            header = np.lib.format.header_data_from_array_1_0(huge)
-            np.lib.format.write_array_header_1_0(member, header)
-    with pytest.raises(errors.ScoreFileError, match="damaged"):
-        evaluation.load_released_scores(path)
+def test_holm_raises_each_p_by_what_is_left_and_keeps_their_order():
+    # Holm 1979's rule by hand: 4 * .01, 3 * .012, 2 * .03 and 1 * .04, none below the one before.
+    raised = evaluation.holm([0.03, 0.01, 0.04, 0.012])
+    assert raised == pytest.approx([0.06, 0.04, 0.06, 0.04])
+    assert evaluation.holm([0.6, 0.7]) == [1, 1]
+    assert evaluation.holm([]) == []

@@ -5,8 +5,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from dmclib import data, experiment, paths
+from dmclib import codec, data, experiment, paths
 from dmclib.config import TrainConfig
+from dmclib.corpora import VideoFolder
 from dmclib.data import DataConfig
 from dmclib.experiment import (
     ADV,
@@ -185,10 +186,10 @@ def test_metadata_that_gives_the_class_away_is_found_and_else_stays_at_chance(mo
     def silent(dataset, split):
         return torch.ones(len(labels[split]), 6), labels[split]
 
-    monkeypatch.setattr(data, "metadata", telling)
+    monkeypatch.setattr(experiment, "metadata", telling)
     row = experiment.metadata_row(CLIPS)
     assert (row["variant"], row["accuracy"], row["n"]) == (METADATA, 1.0, 30)
-    monkeypatch.setattr(data, "metadata", silent)
+    monkeypatch.setattr(experiment, "metadata", silent)
     row = experiment.metadata_row(CLIPS)
     assert row["accuracy"] == pytest.approx(0.1)
     assert row["low"] < 0.1 < row["high"]
@@ -196,6 +197,20 @@ def test_metadata_that_gives_the_class_away_is_found_and_else_stays_at_chance(mo
 
 def test_every_row_has_the_same_columns(trained, monkeypatch):
     labels = torch.arange(10)
-    monkeypatch.setattr(data, "metadata", lambda dataset, split: (torch.ones(10, 6), labels))
+    monkeypatch.setattr(experiment, "metadata", lambda dataset, split: (torch.ones(10, 6), labels))
     (row,) = experiment.table({MOTION: [trained(HALF)]})
     assert list(row) == list(experiment.metadata_row(CLIPS))
+
+
+def test_metadata_are_of_the_publishers_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
+    for name in ("fall", "rise"):
+        for number in range(8):
+            (tmp_path / "videos" / name).mkdir(parents=True, exist_ok=True)
+            file = tmp_path / "videos" / name / f"{number}.mp4"
+            codec.encode([np.full((32, 48, 3), number, np.uint8)] * 4, file)
+    dataset = data.Videos(VideoFolder(tmp_path / "videos"))
+    features, labels = experiment.metadata(dataset, "test")
+    assert labels.tolist() == [0, 0, 1, 1]
+    assert features[:, :4].tolist() == [[48, 32, 25, 4]] * 4
+    torch.testing.assert_close(features[:, 5], features[:, 4] / 4)

@@ -4,10 +4,9 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import pytest
 
-from dmclib import codec, figures, flow, paths
+from dmclib import charts, codec, figures, flow, paths
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +41,7 @@ def shown(ax):
 
 def test_saved_figures_are_whole_undated_and_not_left_open(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "FIGURES", tmp_path)
-    fig = figures.packet_sizes([900, 100], [True, False])
+    fig = charts.packet_sizes([900, 100], [True, False])
 
     assert figures.save(fig, "01_packets", "smoke") is fig
     folder = tmp_path / "smoke"
@@ -53,7 +52,7 @@ def test_saved_figures_are_whole_undated_and_not_left_open(tmp_path, monkeypatch
     assert b"CreationDate" not in first["01_packets.pdf"]
     assert b"Software" not in first["01_packets.png"]
 
-    figures.save(figures.packet_sizes([900, 100], [True, False]), "01_packets", "smoke")
+    figures.save(charts.packet_sizes([900, 100], [True, False]), "01_packets", "smoke")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
     assert plt.get_fignums() == []
 
@@ -80,17 +79,6 @@ def test_arrows_run_from_source_to_destination_and_rest_has_none():
     assert arrows.get_offsets().tolist() == [[40 - 5, 24 + 3]]  # its middle is at (40, 24) now
     assert (arrows.U.tolist(), arrows.V.tolist()) == ([5], [-3])
     assert titles(fig)[0].startswith("1 of 6 blocks move")
-
-
-def test_packets_of_both_kinds_are_drawn_in_their_places():
-    fig = figures.packet_sizes([5000, 1000, 2000, 6000], [True, False, False, True])
-    key, predicted = fig.axes[0].containers
-    assert [bar.get_center()[0] for bar in key] == [0, 3]
-    assert [bar.get_height() for bar in predicted] == [1, 2]
-    assert [text.get_text() for text in fig.legends[0].get_texts()] == [
-        "I-frames: median 5.5 kB",
-        "P-frames: median 1.5 kB",
-    ]
 
 
 def test_a_zero_residual_is_mid_grey_and_the_scale_is_printed():
@@ -143,67 +131,52 @@ def test_figure_5_has_a_row_per_example_and_a_column_per_cue():
     assert fig.get_supxlabel().count("full colour") == 1
 
 
-def test_training_curves_show_every_seed_and_their_mean():
-    log = pd.DataFrame(
-        [
-            {"stage": stage, "epoch": epoch, "variant": variant, "seed": seed, "loss": seed - epoch}
-            for stage, variant in (("1", "flow"), ("2", "cls"), ("2", "cls + MSE"))
-            for epoch in range(4)
-            for seed in range(3)
-        ]
-    )
-    log["MSE"] = log["loss"].where(log["variant"] == "cls + MSE")
-    fig = figures.training_curves(log, ["loss", "MSE"])
-
-    assert titles(fig) == ["1", "2"]
-    assert [len(ax.lines) for ax in fig.axes] == [4, 8, 0, 4]  # three seeds and a mean each
-    np.testing.assert_array_equal(fig.axes[0].lines[3].get_ydata(), [1, 0, -1, -2])
-    legend = [text.get_text() for text in fig.legends[0].get_texts()]
-    assert legend == ["flow", "cls", "cls + MSE"]
+def field(dx, height=40, width=60):
+    """A motion field of ``dx`` px to the right everywhere."""
+    moved = np.zeros((2, height, width), np.float32)
+    moved[0] = dx
+    return moved
 
 
-def test_accuracies_stand_in_order_with_interval_and_chance():
-    rows = pd.DataFrame(
-        [("motion vectors", 0.6, 0.5, 0.68, 100), ("flow", 0.8, 0.7, 0.9, 90)],
-        columns=["variant", "accuracy", "low", "high", "n"],
-    )
-    fig = figures.accuracy_bars(rows, chance=0.1, title="test frames")
-    ax = fig.axes[0]
+def test_the_largest_changes_are_found_in_order_and_apart():
+    truth, before, after = field(0), field(0), field(0)
+    before[0, 5:10, 5:10] = 2  # noise that vanishes
+    before[0, 25:30, 40:45] = 4  # more of it
+    after[0, 5:10, 50:55] = 3  # noise that comes
+    fell_most, fell, rose = figures.error_changes(before, after, truth, count=2, radius=2)
 
-    names = [label.get_text() for label in ax.get_yticklabels()]
-    assert names == ["motion vectors  (n = 100)", "flow  (n = 90)"]
-    assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the first on top
-    (container,) = ax.containers
-    assert container[0].get_xdata().tolist() == pytest.approx([60, 80])
-    spans = [segment[:, 0].tolist() for segment in container[2][0].get_segments()]
-    assert spans == [pytest.approx([50, 68]), pytest.approx([70, 90])]
-    assert [text.get_text() for text in ax.texts] == ["60.0", "80.0", "chance"]
-    assert not ax.patches  # no bars: the axis need not start at zero
+    assert (fell_most.x, fell_most.y, fell_most.change_px) == (42, 27, pytest.approx(-4))
+    assert (fell.x, fell.y, fell.change_px) == (7, 7, pytest.approx(-2))
+    assert (rose.x, rose.y, rose.change_px) == (52, 7, pytest.approx(3))
 
 
-def test_the_papers_points_are_hollow_and_ours_are_filled():
-    rows = pd.DataFrame(
-        [
-            ("HMDB-51", "CoViAR", 0.68, 59.1, True),
-            ("HMDB-51", "CoViAR + TV-L1", 75.0, 63.1, True),
-            ("HMDB-51", "CoViAR", 4.0, 59.0, False),
-            ("UCF-101", "CoViAR", 0.68, 90.4, True),
-            ("UCF-101", "CoViAR + TV-L1", 75.0, 91.5, True),
-        ],
-        columns=["dataset", "method", "ms", "accuracy", "reported"],
-    )
-    fig = figures.accuracy_speed(rows, band=("CoViAR", "CoViAR + TV-L1"))
+def test_windows_do_not_overlap_and_stay_inside():
+    random = np.random.default_rng(0)
+    before, after = random.normal(size=(2, 2, 30, 20)).astype(np.float32)
+    marks = figures.error_changes(before, after, np.zeros_like(before), count=3, radius=3)
+    assert [mark.change_px < 0 for mark in marks] == [True] * 3 + [False] * 3
+    for k, a in enumerate(marks):
+        assert 3 <= a.x < 20 - 3
+        assert 3 <= a.y < 30 - 3
+        assert all(max(abs(a.x - b.x), abs(a.y - b.y)) > 6 for b in marks[:k])
 
-    assert titles(fig) == ["HMDB-51", "UCF-101"]
-    assert all(ax.get_xscale() == "log" for ax in fig.axes)
-    paper, _, ours = fig.axes[0].lines
-    assert paper.get_markerfacecolor() == "white"
-    assert ours.get_markerfacecolor() == ours.get_color() == paper.get_color()
-    band = fig.axes[0].patches[0]
-    assert (band.get_y(), band.get_height()) == pytest.approx((59.1, 4.0))
-    assert {text.get_text() for text in fig.legends[0].get_texts()} == {
-        "CoViAR (paper)",
-        "CoViAR (ours)",
-        "CoViAR + TV-L1 (paper)",
-        "from CoViAR to CoViAR + TV-L1",
-    }
+
+def test_where_nothing_changed_nothing_is_marked():
+    same = field(1)
+    assert figures.error_changes(same, same, field(0), count=2, radius=4) == []
+
+
+def test_circles_are_where_the_error_fell_and_squares_where_it_rose():
+    frame = compressed(5)
+    cues = {"RGB": frame.rgb, "DMC": frame.motion}
+    marks = {"clip": {"DMC": [figures.Mark(10, 12, 4, -0.5), figures.Mark(30, 20, 4, 0.25)]}}
+    fig = figures.cue_panels({"clip": cues}, full_colour_px=10, marks=marks)
+
+    picture, cue = fig.axes
+    assert not picture.patches
+    circle, square = cue.patches
+    assert (circle.center, circle.radius) == ((10, 12), 4)
+    assert (square.get_xy(), square.get_width(), square.get_height()) == ((26, 16), 8, 8)
+    assert cue.get_xlabel() == "fell 0.50\nrose 0.25"
+    assert "circle fell most, dashed square rose most" in fig.get_supxlabel()
+    assert "full colour = 10 px" in fig.get_supxlabel()

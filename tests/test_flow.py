@@ -1,4 +1,5 @@
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ def texture(height, width, *, seed=0):
     return patches.repeat(4, axis=0).repeat(4, axis=1)
 
 
-@pytest.mark.parametrize("method", ["tvl1", "farneback", "dis"])
+@pytest.mark.parametrize("method", ["tvl1", "tvl1-torch", "farneback", "dis"])
 def test_a_picture_moved_right_and_up_has_positive_dx_and_negative_dy(method):
     pytest.importorskip("cv2.optflow")
     still = texture(96, 128)
@@ -29,7 +30,8 @@ def test_a_picture_moved_right_and_up_has_positive_dx_and_negative_dy(method):
     np.testing.assert_allclose(np.median(middle, axis=(1, 2)), [3, -2], atol=0.25)
 
 
-def test_flow_is_defined_at_the_current_frame():
+@pytest.mark.parametrize("method", ["tvl1", "tvl1-torch"])
+def test_flow_is_defined_at_the_current_frame(method):
     # A picture grows by a tenth about its middle: pixel x now was at x / 1.1, so it moved by
     # x * (1 - 1 / 1.1). Counted at the previous frame it would be x * 0.1, half a pixel more here.
     pytest.importorskip("cv2.optflow")
@@ -38,21 +40,41 @@ def test_flow_is_defined_at_the_current_frame():
     truth = np.stack([x, y]) * (1 - 1 / 1.1)
     current = flow.warp(previous, truth).round().astype(np.uint8)
 
-    error = flow.estimate(previous, current, method="tvl1") - truth
+    error = flow.estimate(previous, current, method=method) - truth
 
     assert abs(np.median(error[0, 8:-8, 104:120])) < 0.15
     assert abs(np.median(error[0, 8:-8, 8:24])) < 0.15
 
 
+@pytest.mark.parametrize("method", ["tvl1-torch", "dis"])
+def test_a_clips_flow_is_that_of_its_pairs_one_after_the_other(method):
+    pytest.importorskip("cv2.optflow")
+    frames = [np.roll(texture(32, 48), step, axis=1) for step in (0, 1, 3, 2)]
+
+    fields = list(flow.estimate_clip(iter(frames), method=method, batch=2))
+
+    assert len(fields) == 3
+    for (previous, current), field in zip(pairwise(frames), fields, strict=True):
+        np.testing.assert_array_equal(field, flow.estimate(previous, current, method=method))
+    assert not list(flow.estimate_clip(frames[:1], method=method))
+
+
+def test_a_clip_is_read_no_further_than_its_flow_is_asked_for():
+    pytest.importorskip("cv2.optflow")
+    frames = iter([texture(32, 48)] * 5)
+    next(flow.estimate_clip(frames, method="dis"))
+    assert len(list(frames)) == 3
+
+
 def test_flow_refuses_what_it_cannot_compare():
+    pytest.importorskip("cv2.optflow")
     frame = np.zeros((8, 8, 3), np.uint8)
     with pytest.raises(errors.DMCError, match=r"\(8, 8, 3\) and \(8, 9, 3\)"):
         flow.estimate(frame, np.zeros((8, 9, 3), np.uint8))
     with pytest.raises(errors.DMCError, match="float32"):
         flow.estimate(frame, frame.astype(np.float32))
-    pytest.importorskip("cv2.optflow")
-    with pytest.raises(errors.DMCError, match="'raft'; choose tvl1, farneback or dis"):
-        flow.estimate(frame, frame, method="raft")
+    with pytest.raises(errors.DMCError, match="'lucas'; choose tvl1, tvl1-torch, farneback"):
+        flow.estimate(frame, frame, method="lucas")
 
 
 def test_without_opencv_the_message_says_what_to_install(monkeypatch):

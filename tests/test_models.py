@@ -1,5 +1,8 @@
+from operator import attrgetter
+
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from dmclib import models
@@ -95,3 +98,46 @@ def test_multiply_adds_of_the_generator_are_those_of_table_1():
     shapes = (1, 2, 224, 224), (1, 3, 224, 224)
     assert models.count_macs(models.DenseGenerator(), *shapes) == by_hand
     assert round(by_hand / 1e9, 2) == 0.23
+
+
+def test_c3d_is_as_large_and_as_dear_as_published():
+    with torch.device("meta"):
+        network = models.C3D()
+    # Tran et al. 2015: eight convolutions of 3x3x3 over 3 to 512 channels, then fc6, fc7 and fc8.
+    pairs = [(3, 64), (64, 128), (128, 256), (256, 256), (256, 512)] + [(512, 512)] * 3
+    outputs = [16 * 112**2, 16 * 56**2] + [8 * 28**2] * 2 + [4 * 14**2] * 2 + [2 * 7**2] * 2
+    convolved = sum(27 * a * b * n for (a, b), n in zip(pairs, outputs, strict=True))
+    connected = 8192 * 4096 + 4096 * 4096 + 4096 * 487
+    assert models.count_macs(network, (1, 3, 16, 112, 112)) == convolved + connected
+    assert convolved / 1e9 == pytest.approx(38.5, rel=0.02)  # DMC-Net's Table 1
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "shape"),
+    [
+        ("resnet18", "ResNet18_Weights", (1, 3, 224, 224)),
+        ("resnet152", "ResNet152_Weights", (1, 3, 224, 224)),
+        ("googlenet", "GoogLeNet_Weights", (1, 3, 224, 224)),
+        ("video.r3d_18", "video.R3D_18_Weights", (1, 3, 16, 112, 112)),
+    ],
+)
+def test_multiply_adds_are_those_that_torchvision_publishes(name, weights, shape):
+    options = {"init_weights": False} if name == "googlenet" else {}
+    with torch.device("meta"):
+        network = attrgetter(name)(torchvision.models)(weights=None, **options)
+    published = next(iter(attrgetter(weights)(torchvision.models))).meta["_ops"]
+    assert models.count_macs(network, shape) / 1e9 == pytest.approx(published, rel=0.02)
+
+
+def test_a_batch_costs_as_many_multiply_adds_as_its_pictures():
+    one, four = ((n, 2, 32, 32) for n in (1, 4))
+    counted = [models.count_macs(models.motion_resnet18(5), shape) for shape in (one, four)]
+    assert counted[1] == 4 * counted[0]
+
+
+def test_a_network_survives_being_counted():
+    generator = models.DenseGenerator().train()
+    before = [p.clone() for p in generator.parameters()]
+    models.count_macs(generator, (1, 2, 8, 8), (1, 3, 8, 8))
+    assert generator.training
+    assert all(torch.equal(a, b) for a, b in zip(before, generator.parameters(), strict=True))

@@ -4,8 +4,10 @@ import statistics
 
 import nbformat
 import pytest
+import yaml
 
-from dmclib import paths
+from dmclib import manifest, paths
+from dmclib.corpora import ADAPTERS
 from dmclib.profiles import defaults, plan
 
 NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
@@ -102,8 +104,13 @@ def test_it_names_no_folder_of_the_machine_it_was_run_on(path):
 @pytest.mark.parametrize("profile", ["smoke", *PROFILES])
 def test_every_word_of_a_profile_fits_the_notebooks(profile, tmp_path):
     file = paths.PROFILES / f"{profile}.yaml"  # smoke has none
-    asks_for_videos = file.exists() and "data_folder:" in file.read_text()
-    assert plan(profile, data=tmp_path if asks_for_videos else None)
+    asked = yaml.safe_load(file.read_text()) if file.exists() else {}
+    settings = []
+    if "prepared_folder" in asked:
+        dataset = ADAPTERS[asked["corpus"]].__name__
+        manifest.write(tmp_path, manifest.Manifest(dataset, (), 0, (), {}, None, {}, {}))
+        settings.append(f"prepared_folder={tmp_path}")
+    assert plan(profile, settings=settings, data=tmp_path if "data_folder" in asked else None)
 
 
 def test_the_laptop_profile_is_there():

@@ -1,7 +1,7 @@
 import pytest
 
-from dmclib import paths
-from dmclib.errors import DMCError, ProfileError
+from dmclib import manifest, paths
+from dmclib.errors import DatasetError, DMCError, ProfileError
 from dmclib.profiles import plan
 from tests.notebook_maker import use_folder, write
 
@@ -13,6 +13,9 @@ ABLATIONS = f"""{TRAINING}
 lr: float = 0.1  # learning rate
 seeds: list = [0]  # one run each
 data_folder: str = ""  # real videos
+prepared_folder: str = ""  # prepared ones
+corpus: str = "folder"  # their kind
+split_number: int = 1  # of its lists
 toy: bool = True  # small networks
 """
 
@@ -173,3 +176,51 @@ def test_other_videos_in_the_folder_are_another_run(suite):
     before = [step.fingerprint for step in plan("smoke", data=suite / "videos")]
     (suite / "videos" / "kick" / "a.avi").write_bytes(b"one")
     assert [step.fingerprint for step in plan("smoke", data=suite / "videos")] != before
+
+
+@pytest.fixture
+def prepared(suite):
+    """A folder that ``dmc prepare ucf101`` has ended, with nothing in it."""
+    folder = suite / "prepared"
+    empty = manifest.Manifest("UCF101", (), 0, (), {}, None, {}, {})
+    manifest.write(folder, empty)
+    return folder
+
+
+def test_a_profile_of_prepared_clips_must_be_given_a_folder_of_them(suite, prepared, monkeypatch):
+    write_profile("prepared_folder:\ncorpus: ucf101\n", "paper")
+    with pytest.raises(ProfileError, match=r"without prepared_folder: add --set prepared_folder="):
+        plan("paper")
+    with pytest.raises(DatasetError, match="not a prepared folder"):
+        plan("paper", settings=[f"prepared_folder={suite}"])
+    with pytest.raises(ProfileError, match="was prepared from UCF101, and corpus is 'hmdb51'"):
+        plan("paper", settings=[f"prepared_folder={prepared}", "corpus=hmdb51"])
+    monkeypatch.chdir(suite)  # a kernel does not run where the command does
+    got = parameters("paper", settings=["prepared_folder=prepared"])
+    assert got["06_ablations"]["prepared_folder"] == str(prepared)
+
+
+def test_a_prepared_folder_is_not_for_a_profile_of_other_videos(suite, prepared):
+    write_profile("epochs: 4\n")
+    given = [f"prepared_folder={prepared}"]
+    with pytest.raises(ProfileError, match=r"night takes no prepared_folder.*dmc reproduce ucf101"):
+        plan("night", settings=given)
+    with pytest.raises(ProfileError, match="not both"):
+        plan("smoke", settings=given, data=suite)
+
+
+def test_another_preparation_is_another_run(suite, prepared):
+    given = [f"prepared_folder={prepared}"]
+    before = plan("smoke", settings=given)[1].fingerprint
+    (prepared / "clips").mkdir()
+    assert plan("smoke", settings=given)[1].fingerprint == before  # the manifest says it all
+    file = prepared / manifest.FILE
+    file.write_text(file.read_text().replace('"missing": 0', '"missing": 1'))
+    assert plan("smoke", settings=given)[1].fingerprint != before
+
+
+def test_each_split_has_results_of_its_own(suite):
+    write_profile("epochs: 4\n")
+    got = parameters("night", settings=["split_number=3"])
+    assert {step["profile"] for step in got.values()} == {"night-split3"}
+    assert parameters("night")["04_training"]["profile"] == "night"

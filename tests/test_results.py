@@ -150,3 +150,13 @@ def test_the_papers_tables_say_where_they_stand_and_agree_with_themselves():
     assert list(layers["channels_in"]) == [5, *(5 + layers["channels_out"].cumsum())[:-1]]
     with pytest.raises(DMCError, match=r"no table 'table_9'.*table_1"):
         results.reported("table_9")
+
+
+def test_a_table_as_markdown_is_a_line_a_row_whatever_its_cells_hold():
+    table = pd.DataFrame({"claim": ["a | b", "two\nlines"], "n": [3, 4]})
+    assert results.to_markdown(table).split("\n") == [
+        "| claim | n |",
+        "| --- | --- |",
+        "| a \\| b | 3 |",
+        "| two lines | 4 |",
+    ]

@@ -40,7 +40,8 @@ def story(tmp_path_factory):
         folder = use_folder(patch, tmp_path_factory.mktemp("story"))
         write(paths.NOTEBOOKS, "00_first", PARAMETERS, NOTE.format("first"))
         trouble = "import os\nassert not os.path.exists('broken'), 'a clip [red] is missing'"
-        write(paths.NOTEBOOKS, "01_second", PARAMETERS, trouble, NOTE.format("second"))
+        saves = "open('../results/night/01_second.json', 'w').close()"
+        write(paths.NOTEBOOKS, "01_second", PARAMETERS, trouble, NOTE.format("second"), saves)
         write(
             paths.NOTEBOOKS, "02_third", "", NOTE.replace(", profile, epochs", "").format("third")
         )
@@ -114,6 +115,13 @@ def test_a_changed_notebook_runs_again_and_so_do_those_after_it(story):
     states = [line for line in printed.splitlines() if not line.startswith(" ")]
     assert states == ["00_first: done already", "01_second: would run", "02_third: would run"]
     assert run(dry_run=True, fresh=True).count("would run") == 3
+
+
+def test_a_notebook_whose_numbers_are_gone_runs_again(story):
+    (paths.RESULTS / "night" / "01_second.json").unlink()
+    states = [line for line in run(dry_run=True).splitlines() if not line.startswith(" ")]
+    assert states == ["00_first: done already", "01_second: would run", "02_third: would run"]
+    (paths.RESULTS / "night" / "01_second.json").touch()
 
 
 def test_two_runs_of_one_profile_at_once_are_refused(story):

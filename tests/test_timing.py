@@ -3,6 +3,7 @@ import socket
 import pytest
 import torch
 
+from dmclib import timing
 from dmclib.timing import Timing, machine, measure
 
 
@@ -76,3 +77,53 @@ def test_the_machine_is_described_without_saying_whose_it_is():
     text = " ".join(map(str, about.values()))
     assert socket.gethostname() not in text
     assert "/" not in text.replace(about["cpu"], "")
+
+
+def test_on_a_gpu_a_call_is_the_time_between_two_events_on_its_stream(monkeypatch):
+    clock, log = Clock(), []
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            self.at = clock.now
+            log.append("event")
+
+        def synchronize(self):
+            clock.now += 100.0  # the host learns of it much later; that is nobody's time
+
+        def elapsed_time(self, later):
+            return 1e3 * (later.at - self.at)
+
+    def call():
+        clock.now += 2.0
+        log.append("call")
+
+    monkeypatch.setattr(timing.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(timing.torch.cuda, "synchronize", lambda: log.append("wait"))
+    monkeypatch.setattr(timing.torch.cuda, "Event", Event)
+    taken = measure({"a": call}, repeats=3, warmup=1)
+    assert taken == {"a": Timing(2.0, 2.0, 2.0, 3)}
+    assert log == ["wait", "event", "call", "event"] * 4
+
+
+def test_a_batch_is_shared_among_its_frames():
+    assert Timing(0.008, 0.004, 0.016, 5).ms("ours", per=4) == {
+        "ours_ms": 2.0,
+        "ours_lower_ms": 1.0,
+        "ours_upper_ms": 4.0,
+    }
+
+
+def test_threads_are_held_and_put_back():
+    before = torch.get_num_threads()
+    with timing.pinned(before + 2):
+        assert torch.get_num_threads() == before + 2
+        assert f"{before + 2} threads" in timing.machine_line()
+    assert torch.get_num_threads() == before
+
+
+def test_what_is_timed_needs_no_gradients():
+    weight = torch.ones(2, requires_grad=True)
+    assert not timing.forward(lambda x: x * weight, torch.ones(2))().requires_grad

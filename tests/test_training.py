@@ -1,13 +1,14 @@
 import json
 from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 import torch
 
-from dmclib import data, losses, paths, training
+from dmclib import codec, data, flowstore, loader, losses, paths, training
 from dmclib.config import TrainConfig
-from dmclib.data import DataConfig, Frames
-from dmclib.errors import CheckpointError
+from dmclib.data import Clip, DataConfig, Frames
+from dmclib.errors import CheckpointError, DatasetError
 from dmclib.losses import LossWeights
 from dmclib.transforms import Sample
 
@@ -99,8 +100,8 @@ def test_the_same_config_gives_the_same_weights_and_another_seed_others(tmp_path
 def steps(**changes):
     """A loop after its set-up, and a batch of it."""
     made = config(weights=ALL_TERMS, **changes)
-    frames = moving(6, 0)
-    loop = training._Loop(made, training.Networks(made, 2), frames, torch.device("cpu"))
+    train = loader.InMemory(moving(6, 0), segments=2, size=32)
+    loop = training._Loop(made, training.Networks(made, 2), train, torch.device("cpu"))
     sample = Sample(*(torch.randn(4, c, 32, 32) for c in (2, 3, 2)))
     return loop, sample, torch.tensor([0, 1])
 
@@ -150,12 +151,90 @@ def test_the_loss_is_equation_4_over_the_mean_of_the_segments():
     assert terms["loss"] == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_every_clip_comes_once_an_epoch_and_its_frames_from_its_own_segments():
-    loop, _, _ = steps()
-    rows = loop._pick(torch.tensor([4, 1]))
-    assert rows.shape == (2, 2)
-    assert torch.equal(loop.train.clip[rows], torch.tensor([[4, 4], [1, 1]]))
-    assert (rows[:, 1] > rows[:, 0]).all()
+class Prepared:
+    """Small compressed clips of which one class moves up, the other down, with their flow."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def clips(self, split):
+        made = []
+        for number in range({"train": 6, "validation": 2, "test": 4}[split]):
+            path = self.folder / f"{split} {number}.mp4"
+            clip = Clip(path.stem, number % 2, split, path, path, path.with_suffix(".flow"))
+            made.append(clip)
+            if not path.exists():
+                texture = np.random.default_rng(number).integers(0, 256, (40, 48, 3), np.uint8)
+                step = 6 * (2 * clip.label - 1)
+                codec.encode((np.roll(texture, step * n, 0) for n in range(20)), path)
+                noise = np.random.default_rng(number).normal(0, 3, (19, 2, 40, 48))
+                noise[:, 1] += step
+                flowstore.write(clip.flow, noise.astype(np.float32))
+        return made
+
+
+@pytest.fixture
+def prepared(tmp_path, monkeypatch):
+    """The config of a prepared data set; its frames are never all in memory."""
+    monkeypatch.setattr(DataConfig, "open", lambda config: Prepared(tmp_path))
+    monkeypatch.setattr(DataConfig, "content", lambda config: "")
+    monkeypatch.setattr(data, "load_frames", None)
+    return DataConfig(prepared="somewhere")
+
+
+def streamed(prepared, stream="cue", **changes):
+    return replace(config(stream, **changes), data=prepared)
+
+
+def test_prepared_clips_are_streamed_and_their_training_goes_on_where_it_stopped(
+    prepared, tmp_path
+):
+    whole = streamed(prepared, weights=ALL_TERMS, epochs=2, clips_per_batch=3)
+    scores = training.fit(whole, workers=0)
+    expected = weights(whole)
+    assert scores.clip.tolist() == [n // 6 for n in range(24)]  # six frames of each of four
+    assert scores.label.tolist() == [n // 6 % 2 for n in range(24)]
+    whole.folder.rename(tmp_path / "undisturbed")
+
+    def stop(row):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        training.fit(whole, on_epoch=stop, workers=0)
+    torch.randn(7)
+    again = training.fit(whole, workers=0)
+    assert torch.equal(again.logits, scores.logits)
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+def test_streamed_flow_teaches_which_way_things_move(prepared):
+    flow = streamed(prepared, "flow", epochs=4, clips_per_batch=6, segments=3, lr=3e-3)
+    scores = training.fit(flow, workers=0)
+    assert training.load_log(flow)[-1]["accuracy"] == 1.0
+    assert (scores.epe_px == 0).all()  # the field that it looks at is the flow itself
+
+
+def test_the_log_says_how_fast_clips_came_and_how_long_the_networks_waited(prepared, monkeypatch):
+    for made in (streamed(prepared, "rgb", epochs=1), config("rgb", epochs=1)):
+        if made.data.prepared is None:
+            monkeypatch.setattr(data, "load_frames", lambda config, split: moving(2, 0))
+        training.fit(made, workers=0)
+        (row,) = training.load_log(made)
+        assert row["clips_per_second"] > 0
+        assert 0 < row["data_wait"] < 1
+
+
+def test_a_stage_that_learns_from_flow_needs_clips_that_have_it(prepared, monkeypatch):
+    clips = Prepared.clips
+    monkeypatch.setattr(
+        Prepared, "clips", lambda self, split: [replace(c, flow=None) for c in clips(self, split)]
+    )
+    for made in (streamed(prepared, "flow"), streamed(prepared, weights=ALL_TERMS)):
+        with pytest.raises(DatasetError, match=r"somewhere was prepared without optical flow"):
+            training.fit(made, workers=0)
+    scores = training.fit(streamed(prepared, "motion", epochs=1), workers=0)
+    assert scores.epe_px.isnan().all()
 
 
 def test_a_stage_takes_over_every_network_of_the_stage_before():

@@ -1,0 +1,231 @@
+"""Split lists: which videos are for training and which for testing, one name a line.
+
+A name is ``<class>/<file name>``. Lists come from outside and decide what a result means, so they
+are never guessed: a name of another form, a duplicate, a label that does not fit, a file that is
+missing or no text are errors that name the place.
+"""
+
+import csv
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from dmclib import files
+from dmclib.errors import DatasetError
+
+SIDES = ("train", "test")
+SPLITS = ("train", "validation", "test")
+MAX_BYTES = 50_000_000  # the longest, Kinetics' training rows, has some 10 MB
+Parts = dict[str, set[str]]  # side -> names
+
+_SEQUENCE = re.compile(r"\d+_(\d+)_(\d+)\.\w+")  # UT-Interaction's <index>_<sequence>_<label>
+
+
+def class_of(name: str) -> str:
+    """The class in a video's name."""
+    return name.partition("/")[0]
+
+
+def scene(name: str) -> str:
+    """What a video was cut from, so that no two sides share it; its own name where that is unknown.
+
+    UCF-101 cuts clips from groups (``_g07_``) and HMDB-51 from films (``<film>_<class>_<tags>``),
+    a class at a time; a sequence of UT-Interaction shows every class.
+    """
+    label, _, file = name.rpartition("/")
+    if group := re.search(r"_(g\d+)_", file):
+        return f"{label}/{group.group(1)}"
+    tags = r"_[a-z]+_[a-z]{2}_np\d_[a-z]{2}_[a-z]{3}_\d+\.\w+"
+    if film := re.fullmatch(rf"(.+)_{re.escape(label)}{tags}", file):
+        return f"{label}/{film.group(1)}"
+    if sequence := _SEQUENCE.fullmatch(file):
+        return f"sequence {sequence.group(1)}"
+    return name
+
+
+def lines(file: Path) -> list[str]:
+    """The lines of a list, without blanks around them."""
+    if not file.is_file():
+        raise DatasetError(f"{file} is not there; copy the publishers' lists whole.")
+    try:
+        if file.stat().st_size > MAX_BYTES:
+            raise DatasetError(f"{file} is larger than a list can be; is it another file?")
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as problem:
+        raise DatasetError(f"{file} cannot be read as UTF-8 text ({problem}).") from None
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def add(parts: Parts, side: str, name: str, file: Path) -> None:
+    """Put a listed name on its side, once."""
+    path = name.split("/")
+    if len(path) != 2 or {"", ".", ".."} & set(path):
+        raise DatasetError(f"{file}: {name[:80]!r} is not '<class>/<file>'.")
+    for other, names in parts.items():
+        if name in names:
+            where = "twice" if other == side else f"in {other} and in {side}"
+            raise DatasetError(f"{file}: {name} is listed {where}; copy the lists anew.")
+    parts[side].add(name)
+
+
+def read_classes(folder: Path) -> dict[str, int]:
+    """Class -> number, from a folder's ``classInd.txt``, in the order of the numbers."""
+    file, classes = folder / "classInd.txt", {}
+    for line in lines(file):
+        found = re.fullmatch(r"([0-9]{1,6})\s+([^/]+)", line)
+        if found is None or found.group(2) in classes or int(found.group(1)) in classes.values():
+            raise DatasetError(f"{file}: {line[:80]!r} is not a new '<number> <class>'.")
+        classes[found.group(2)] = int(found.group(1))
+    return dict(sorted(classes.items(), key=lambda item: item[1]))
+
+
+def read(
+    folder: Path, numbers: Iterable[int], classes: Mapping[str, int] | None
+) -> dict[int, Parts]:
+    """The lists of a folder as UCF-101's: ``trainlist01.txt``, ``testlist01.txt`` and so on.
+
+    Args:
+        folder: where they are.
+        numbers: of the splits to read.
+        classes: class -> number, to check names and labels by; None where there is no index.
+    """
+    listed = {}
+    for number in numbers:
+        listed[number] = parts = {side: set() for side in SIDES}
+        for side in SIDES:
+            file = folder / f"{side}list{number:02d}.txt"
+            for line in lines(file):
+                name, label = re.fullmatch(r"(.+?)(?:\s+([0-9]{1,6}))?", line).groups()
+                add(parts, side, name, file)
+                if classes is None:
+                    continue
+                if class_of(name) not in classes:
+                    raise DatasetError(f"{file}: the class of {name} is not in classInd.txt.")
+                if label is not None and int(label) != classes[class_of(name)]:
+                    raise DatasetError(
+                        f"{file}: {name} has label {label}, and classInd.txt says "
+                        f"{classes[class_of(name)]}."
+                    )
+    return listed
+
+
+def read_kinetics(root: Path, file_names: Mapping[str, Iterable[str]]) -> Parts:
+    """Kinetics' annotation rows as names ``<label>/<youtube_id>_<start>_<end>.mp4``.
+
+    Args:
+        root: the data set's folder; the rows are in it or in its ``annotations``.
+        file_names: side -> names that its CSV file may have.
+    """
+    rows: Parts = {side: set() for side in SIDES}
+    for side, names in file_names.items():
+        places = [root / folder / name for folder in ("annotations", "") for name in names]
+        file = next((place for place in places if place.is_file()), places[0])
+        words = ("train",) if side == "train" else ("val", "validate", "validation")
+        reader = csv.DictReader(lines(file))
+        try:
+            for row in reader:
+                video, split = str(row.get("youtube_id")), row.get("split")
+                seconds = [str(row.get(key)) for key in ("time_start", "time_end")]
+                numbers = all(re.fullmatch(r"[0-9]{1,6}", text) for text in seconds)
+                if not numbers or split not in words or not re.fullmatch(r"[A-Za-z0-9_-]+", video):
+                    raise DatasetError(
+                        f"{file}, line {reader.line_num}: expected label,youtube_id,time_start,"
+                        f"time_end,split, and split to be {words[0]}."
+                    )
+                stem = "_".join([video, *(f"{int(text):06d}" for text in seconds)])
+                add(rows, side, f"{row.get('label') or ''}/{stem}.mp4", file)
+        except csv.Error as problem:
+            raise DatasetError(f"{file}, line {reader.line_num}: {problem}.") from None
+    return rows
+
+
+def write(
+    folder: str | Path, classes: Iterable[str], listed: Mapping[int, Mapping[str, Iterable[str]]]
+) -> None:
+    """Write classes and lists as UCF-101 has them, each file whole or not at all.
+
+    ``classInd.txt`` numbers the classes from 1, ``trainlist01.txt`` has lines ``name label``,
+    ``testlist01.txt`` names alone. :func:`read` takes them up again.
+    """
+    numbers = {name: number for number, name in enumerate(classes, start=1)}
+    written = {"classInd.txt": [f"{number} {name}" for name, number in numbers.items()]}
+    for number, parts in listed.items():
+        labelled = [f"{name} {numbers[class_of(name)]}" for name in parts["train"]]
+        written[f"trainlist{number:02d}.txt"] = labelled
+        written[f"testlist{number:02d}.txt"] = parts["test"]
+    for name, rows in written.items():
+        files.write_text(Path(folder) / name, "".join(f"{row}\n" for row in rows))
+
+
+def match(found: Mapping[str, Path], listed: set[str], place: str) -> None:
+    """Hold videos against a list of them all: refuse one it does not name, and one in two classes.
+
+    Args:
+        found: name -> file, of the videos that are there.
+        listed: all names of the list.
+        place: the list, for the message.
+    """
+    unlisted = sorted(found.keys() - listed)
+    if unlisted:
+        name = unlisted[0]
+        absent = [v for v in listed - found.keys() if class_of(v) == class_of(name)]
+        close = difflib.get_close_matches(name, sorted(absent), n=1)
+        hint = f"; is it {close[0]}, which is missing?" if close else "; rename or remove it."
+        raise DatasetError(f"{place} does not name {found[name]}{hint}")
+    first: dict[str, str] = {}
+    for name in sorted(found.keys() | listed):
+        other = first.setdefault(PurePosixPath(name).name, name)
+        if other != name:
+            raise DatasetError(f"{place}: {other} and {name} are one video in two classes.")
+
+
+def leave_one_sequence_out(found: Iterable[str]) -> dict[int, Parts]:
+    """UT-Interaction's lists, if every name is one of its and says the class that it lies in."""
+    matches = {name: _SEQUENCE.fullmatch(name.rpartition("/")[2]) for name in found}
+    if not all(matches.values()):
+        return {}
+    pairs = {(class_of(name), match.group(2)) for name, match in matches.items()}
+    classes, marks = ({pair[k] for pair in pairs} for k in (0, 1))
+    if not len(pairs) == len(classes) == len(marks):
+        return {}
+    sequences = sorted({int(match.group(1)) for match in matches.values()})
+    listed = {}
+    for number, sequence in enumerate(sequences, start=1):
+        test = {name for name, match in matches.items() if int(match.group(1)) == sequence}
+        listed[number] = {"train": matches.keys() - test, "test": test}
+    return listed
+
+
+def deal(names: Sequence[str], parts: Mapping[str, Iterable[str]] | None, seed: int) -> Parts:
+    """Cut videos into train, validation and test, no scene on two sides.
+
+    Validation is always cut from train: of each class every sixth scene, or the last where there
+    are fewer. A sequence that shows every class goes there whole.
+
+    Args:
+        names: of all videos, sorted.
+        parts: the official lists, which need not name every video; None deals each class's scenes
+            by chance, 3 parts train to 1 part test.
+        seed: of that chance.
+    """
+    classes: dict[str, list[str]] = {}
+    for name in names:
+        classes.setdefault(class_of(name), []).append(name)
+    if parts is None:
+        parts = {side: [] for side in SIDES}
+        for label, members in enumerate(classes.values()):
+            scenes = sorted({scene(name) for name in members})
+            order = np.random.default_rng([seed, label]).permutation(len(scenes))
+            tested = {name for name, place in zip(scenes, order, strict=True) if place % 4 == 0}
+            for name in members:
+                parts["test" if scene(name) in tested else "train"].append(name)
+    train, held_out = set(parts["train"]), set()
+    for members in classes.values():
+        scenes = sorted({scene(name) for name in members if name in train})
+        if len(scenes) > 1:
+            held_out.update(scenes[min(5, len(scenes) - 1) :: 6])
+    validation = {name for name in train if scene(name) in held_out}
+    return {"train": train - validation, "validation": validation, "test": set(parts["test"])}

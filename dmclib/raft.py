@@ -1,0 +1,94 @@
+"""RAFT, torchvision's trained flow networks, from weights that are already here.
+
+Teed and Deng, "RAFT: recurrent all-pairs field transforms for optical flow" (ECCV 2020). Nothing is
+downloaded: weights come from a file that is named, or from the local torch cache.
+"""
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models import optical_flow
+
+from dmclib.errors import CheckpointError
+
+SMALLEST = 128  # pixels: under it, the coarsest of RAFT's correlation maps would be empty
+
+_NETWORKS = {
+    "raft": (optical_flow.raft_large, optical_flow.Raft_Large_Weights.DEFAULT),
+    "raft-small": (optical_flow.raft_small, optical_flow.Raft_Small_Weights.DEFAULT),
+}
+
+
+def weights_path(network: str) -> Path:
+    """Where torchvision itself keeps the weights of "raft" or "raft-small": the torch cache."""
+    name = _NETWORKS[network][1].url.rpartition("/")[2]
+    return Path(torch.hub.get_dir()) / "checkpoints" / name
+
+
+def load(network: str, *, weights: str | Path | None = None, device: str = "cpu") -> nn.Module:
+    """Load a network, or take it from memory if these weights were the last or last but one.
+
+    Args:
+        network: "raft" or "raft-small".
+        weights: a file of weights as torchvision publishes them; by default :func:`weights_path`.
+        device: where the network shall run.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged, or of another network.
+    """
+    return _load(network, Path(weights or weights_path(network)), weights is None, device)
+
+
+@lru_cache(maxsize=2)
+def _load(network: str, path: Path, as_published: bool, device: str) -> nn.Module:
+    build, published = _NETWORKS[network]
+    remedy = f"fetch {published.url} and put it there, or name the file with weights="
+    try:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as problem:
+        raise CheckpointError(
+            f"{path}: the weights of {network} cannot be read ({problem.strerror}), and nothing is "
+            f"downloaded unasked; {remedy}."
+        ) from None
+    # The published name ends in the beginning of the file's hash.
+    if as_published and not digest.startswith(path.stem.rpartition("-")[2]):
+        raise CheckpointError(f"{path}: is not the file that was published; {remedy}.")
+    model = build(weights=None)
+    try:
+        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as problem:  # a damaged file can make the unpickler raise anything
+        raise CheckpointError(
+            f"{path}: holds no weights of {network} ({type(problem).__name__}); {remedy}."
+        ) from None
+    return model.to(device).eval()
+
+
+@torch.no_grad()
+def estimate(model: nn.Module, previous: Tensor, current: Tensor) -> Tensor:
+    """Estimate how far each pixel of the current frames has moved since the previous ones.
+
+    Args:
+        model: as :func:`load` gives it.
+        previous: uint8, shape ``(N, H, W, 3)``, RGB, on the model's device.
+        current: like ``previous``, one frame later.
+
+    Returns:
+        float32, shape ``(N, 2, H, W)``: dx, dy in pixels per frame, right and down positive,
+        destination - source, given at the current frame's pixels.
+    """
+    height, width = current.shape[1:3]
+    # RAFT defines flow at its first picture and lets it point to the second; ours is defined at the
+    # current one and points away from the previous.
+    refinements = model(_prepared(current), _prepared(previous))
+    return -refinements[-1][:, :, :height, :width]
+
+
+def _prepared(frames: Tensor) -> Tensor:
+    """-1 to 1, and sides of whole eights: the border is repeated to the right and below."""
+    pictures = frames.movedim(3, 1) / 127.5 - 1
+    below, beside = (max(SMALLEST, side + -side % 8) - side for side in pictures.shape[2:])
+    return F.pad(pictures, (0, beside, 0, below), mode="replicate")

@@ -1,0 +1,245 @@
+"""The paper's test protocol for our own networks: a clip's scores, a split's, and their files.
+
+Section 4.2: 25 frames spread evenly over a clip. The streams of CoViAR are asked about ten views of
+each, five crops and their mirror images; the cue and flow about the middle alone. A clip's score is
+the mean of all its raw scores, and that is what streams are fused from (:func:`evaluation.fuse`).
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from dmclib import checkpoints, codec, data, fast, loader, timing, training, transforms
+from dmclib.config import TrainConfig
+from dmclib.errors import CheckpointError, ScoreFileError
+from dmclib.transforms import Sample
+
+FRAMES = 25  # of a clip
+ALL_VIEWS = ("rgb", "motion", "residual")  # the streams that are asked about ten views
+
+
+@dataclass(frozen=True)
+class StreamScores:
+    """What one stream says of every clip of a split."""
+
+    scores: np.ndarray  # float32 (clips, classes), raw, mean over a clip's frames and views
+    labels: np.ndarray  # int64 (clips,)
+    names: tuple[str, ...]  # the clips'
+    classes: tuple[str, ...]
+
+
+# --- one clip -----------------------------------------------------------------------------------
+
+
+def recognise(
+    path: str | Path, networks: training.Networks, *, size: int, height: int | None = None
+) -> Tensor:
+    """Score one clip by the protocol, from its file.
+
+    Only the GOPs that hold the 25 frames are decoded, each up to its frame; the networks take one
+    view of all of them at once.
+
+    Args:
+        path: MPEG-4 Part 2 of GOP 12 (``codec.transcode``), of two frames or more. In a clip with
+            fewer than 25 a frame counts more than once.
+        networks: trained, in evaluation mode, of any stream but flow, which no file holds. "rgb"
+            looks at the pictures of the frames' I-frames.
+        size: side of the crops that they were trained on, px.
+        height: frames were scaled to this before cropping (``DataConfig.height``); None: they were
+            as they are in the file.
+
+    Returns:
+        float32 ``(classes,)``, raw, on the CPU.
+
+    Raises:
+        VideoError: the clip is missing, damaged or not as described above.
+        DatasetError: it has one frame.
+    """
+    if networks.stream == "flow":
+        raise ValueError("flow is in no compressed file: score_split takes it from the data set.")
+    path = Path(path)
+    clip = data.Clip(path.name, 0, "", path, path)
+    return _mean_scores(networks, _whole_frames(clip, networks.stream), size, height)
+
+
+def fastest(networks: training.Networks) -> Callable[[Sample], Tensor]:
+    """A call from a normalised sample to logits ``(N, classes)``; the generator is compiled."""
+    if networks.stream != "cue":
+        return lambda sample: networks.logits(networks.field(sample))
+    generator = fast.generator(networks.generator)
+    return lambda sample: networks.logits(generator(sample.motion, sample.residual))
+
+
+def _whole_frames(clip: data.Clip, stream: str, dataset: data.Dataset | None = None) -> Sample:
+    """The protocol's frames of a clip; flow, where it is the stream, is the data set's."""
+    picture = "rgb" if stream == "rgb" else "residual"
+    segments = loader.Segments([clip], segments=FRAMES, train=False, picture=picture)
+    numbers = segments.numbers(clip)
+    if stream != "flow":
+        return segments.read(replace(clip, flow=None), numbers)
+    if clip.flow is not None:
+        return segments.read(clip, numbers)
+    before = codec.read_at(clip.path, [number - 1 for number in numbers])
+    frames = codec.read_at(clip.path, numbers)
+    fields = [
+        dataset.flow(clip, frame.index, previous.rgb, frame.rgb)
+        for previous, frame in zip(before, frames, strict=True)
+    ]
+    flow = torch.from_numpy(np.stack(fields))
+    return Sample(flow, flow.new_zeros(FRAMES, 3, *flow.shape[2:]), flow)
+
+
+@torch.inference_mode()
+def _mean_scores(
+    networks: training.Networks, frames: Sample, size: int, height: int | None
+) -> Tensor:
+    device = next(networks.parameters()).device
+    frames = Sample(*(None if x is None else x.to(device) for x in vars(frames).values()))
+    rows, columns = frames.motion.shape[-2:]
+    if height is not None and rows != height:
+        frames = transforms.resize(frames, (height, round(columns * height / rows)))
+    network = fastest(networks)
+    views = _views(frames, networks.stream, (size, size))
+    total = [network(transforms.normalize(view)).float().mean(dim=0) for view in views]
+    return torch.stack(total).mean(dim=0).cpu()
+
+
+def _views(frames: Sample, stream: str, size: tuple[int, int]) -> Iterator[Sample]:
+    if stream in ALL_VIEWS:
+        yield from transforms.ten_views(frames, size)
+    else:
+        yield transforms.center_crop(frames, size)
+
+
+# --- a split ------------------------------------------------------------------------------------
+
+
+def score_split(
+    config: TrainConfig, split: str = "test", *, first: int | None = None, device: str = "auto"
+) -> Path:
+    """Score every clip of a split with a finished training, and keep the scores in one file.
+
+    The next clip is decoded while the networks have the last one. What has been scored is not
+    scored again.
+
+    Args:
+        config: the training; of flow, the data set's own is taken or computed, as for training.
+        split: ``test`` or ``validation``.
+        first: only so many clips, from the front of the data set's order.
+        device: ``cpu``, ``cuda``, or ``auto``, which is a GPU where there is one.
+
+    Returns:
+        The file, for :func:`read_scores`.
+
+    Raises:
+        CheckpointError: ``config`` has not been trained.
+        VideoError, DatasetError: a clip cannot be read, or is missing; the message names it.
+    """
+    many = "" if first is None else f"-{first}"
+    target = config.folder / f"clips-{split}{many}.safetensors"
+    if target.exists():
+        return target
+    device = timing.choose_device() if device == "auto" else device
+    networks = training.load_networks(config).to(device)
+    dataset = config.data.open()
+    clips = dataset.clips(split)[:first]
+    height = None if config.data.prepared else config.data.height
+
+    def read(clip: data.Clip) -> Sample:
+        dataset.make(clip)
+        return _whole_frames(clip, config.stream, dataset)
+
+    scores = []
+    with ThreadPoolExecutor(1, "decode") as ahead:
+        coming = ahead.submit(read, clips[0])
+        for following in tqdm([*clips[1:], None], desc=config.stream, unit="clip", leave=False):
+            frames = coming.result()
+            coming = following and ahead.submit(read, following)
+            scores.append(_mean_scores(networks, frames, config.size, height))
+    found = StreamScores(
+        torch.stack(scores).numpy(),
+        np.array([clip.label for clip in clips], np.int64),
+        tuple(clip.name for clip in clips),
+        tuple(dataset.classes),
+    )
+    write_scores(found, target)
+    return target
+
+
+# --- files --------------------------------------------------------------------------------------
+
+
+def write_scores(found: StreamScores, path: Path) -> None:
+    """Write scores as safetensors: the numbers as tensors, names and classes in the note."""
+    tensors = {
+        "scores": torch.from_numpy(found.scores),
+        "labels": torch.from_numpy(found.labels),
+    }
+    note = {"names": json.dumps(found.names), "classes": json.dumps(found.classes)}
+    checkpoints.write(tensors, path, note)
+
+
+def read_scores(path: str | Path) -> StreamScores:
+    """Read what :func:`write_scores` wrote; nothing in the file is run.
+
+    Raises:
+        ScoreFileError: the file is missing or damaged, or its parts do not agree.
+    """
+    path = Path(path)
+    try:
+        tensors = checkpoints.read(path, remedy="score the split again")
+        note = checkpoints.read_note(path)
+        scores, labels = (tensors[name].numpy() for name in ("scores", "labels"))
+        names, classes = (json.loads(note[part]) for part in ("names", "classes"))
+    except CheckpointError as problem:
+        raise ScoreFileError(str(problem)) from None
+    except (KeyError, TypeError, ValueError, RecursionError) as problem:
+        raise _not_ours(path, f"{type(problem).__name__}: {problem}") from None
+    for words in (names, classes):
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            raise _not_ours(path, "its names are no list of words")
+    if scores.dtype != np.float32 or scores.shape != (len(names), len(classes)) or not scores.size:
+        found = f"{scores.dtype} {scores.shape} for {len(names)} clips, {len(classes)} classes"
+        raise _not_ours(path, f"its scores are {found}")
+    if not np.isfinite(scores).all():
+        raise _not_ours(path, "its scores are not finite")
+    if labels.dtype != np.int64 or labels.shape != (len(names),):
+        raise _not_ours(path, f"its labels are {labels.dtype} {labels.shape}")
+    if labels.min() < 0 or labels.max() >= len(classes):
+        raise _not_ours(path, f"labels {labels.min()} to {labels.max()}, {len(classes)} classes")
+    return StreamScores(scores, labels, tuple(names), tuple(classes))
+
+
+def read_together(files: Mapping[str, str | Path]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Read several streams' files of one split, to be fused.
+
+    Args:
+        files: stream -> file.
+
+    Returns:
+        Stream -> scores, as :func:`evaluation.fuse` takes them, and the labels.
+
+    Raises:
+        ScoreFileError: as :func:`read_scores`, or the files are not about the same clips.
+    """
+    found = {stream: read_scores(path) for stream, path in files.items()}
+    first = next(iter(found))
+    for stream, other in found.items():
+        same = (found[first].names, found[first].classes) == (other.names, other.classes)
+        if not same or (found[first].labels != other.labels).any():
+            raise ScoreFileError(
+                f"{files[stream]} is not about the same clips as {files[first]}: score both on "
+                "one split of one data set."
+            )
+    return {stream: scores.scores for stream, scores in found.items()}, found[first].labels
+
+
+def _not_ours(path: Path, found: str) -> ScoreFileError:
+    return ScoreFileError(f"{path} is no file of clip scores: {found}. Score the split again.")
