@@ -190,7 +190,10 @@ def doctor() -> None:
 @app.command()
 def bench(
     suite: Annotated[
-        str, typer.Argument(help="codec, flow, storage, loader, generator, table3, path, recognition or all")
+        str,
+        typer.Argument(
+            help="codec, flow, storage, loader, generator, table3, path, recognition or all"
+        ),
     ] = "all",
     clip: Annotated[Path | None, typer.Argument(help="MPEG-4 clip, for suite codec")] = None,
     profile: Annotated[str, typer.Option(help="names the folder of results")] = "laptop",
