@@ -10,6 +10,7 @@ from dmclib import (
     codec,
     data,
     evaluation,
+    fast,
     recognition,
     training,
     transforms,
@@ -81,12 +82,16 @@ def test_a_stream_of_coviar_is_the_mean_of_25_frames_and_ten_views(clip, stream)
 
 def test_the_cue_is_asked_about_the_middle_alone_at_the_height_it_was_trained_on(clip):
     networks = trained("cue")
+    networks.classifier = Noted()
     whole = whole_frames(clip, data.segment_centers(27, 25))
     small = transforms.resize(whole, (36, 48))
-    logits = ask(networks, transforms.center_crop(small, (SIZE, SIZE)))
+    score = ask(networks, transforms.center_crop(small, (SIZE, SIZE))).mean(dim=0)
+    networks.classifier.seen.clear()
     found = recognition.recognise(clip, networks, size=SIZE, height=36)
-    # As near as the compiled generator's field is to the network's, and the classifier after it.
-    torch.testing.assert_close(found, logits.mean(dim=0), rtol=1e-3, atol=1e-3)
+    assert len(networks.classifier.seen) == 1
+    torch.testing.assert_close(found, score, atol=fast.TOLERANCE, rtol=0)
+    larger = recognition.recognise(clip, networks, size=SIZE)
+    assert (larger - found).abs() > 10 * fast.TOLERANCE  # so the height is heeded
 
 
 def test_mirrored_views_move_the_other_way(clip):

@@ -180,7 +180,11 @@ def test_ctrl_c_stops_the_kernel_and_leaves_nothing_half_written(tmp_path):
     write(tmp_path / "notebooks", "00_first", PARAMETERS, cell)
     folders = [tmp_path / "notebooks", tmp_path / "results"]
     process = subprocess.Popen(
-        [sys.executable, "-c", MAIN, *folders], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", MAIN, *folders],
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background jobs, and so a test run among them, ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     wait_for(lambda: started.exists() and started.read_text())
     process.send_signal(signal.SIGINT)
