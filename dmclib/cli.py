@@ -5,6 +5,8 @@ at once.
 """
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -31,6 +33,16 @@ def main() -> None:
     except DMCError as error:
         print(f"dmc: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+@contextmanager
+def _stoppable(then: str) -> Iterator[None]:
+    """Answer Ctrl-C in a sentence; ``then`` says what it left."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"dmc: stopped; {then}.", err=True)
+        raise typer.Exit(130) from None
 
 
 def _say_version(wanted: bool) -> None:
@@ -67,20 +79,18 @@ def reproduce(
     from dmclib import runner
 
     try:
-        runner.reproduce(
-            profile,
-            only=[word.strip() for word in only.split(",") if word.strip()],
-            settings=settings or [],
-            data=data,
-            fresh=fresh,
-            dry_run=dry_run,
-        )
+        with _stoppable("the same command goes on from this notebook"):
+            runner.reproduce(
+                profile,
+                only=[word.strip() for word in only.split(",") if word.strip()],
+                settings=settings or [],
+                data=data,
+                fresh=fresh,
+                dry_run=dry_run,
+            )
     except runner.NotebookFailed as failure:
         typer.echo(f"dmc: {failure}", err=True)
         raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        typer.echo("dmc: stopped; the same command goes on from this notebook.", err=True)
-        raise typer.Exit(130) from None
 
 
 @app.command()
@@ -138,15 +148,13 @@ def prepare(
         corpus = corpora.open_corpus(dataset, root, allow_partial=allow_partial)
         if corpus.shortfall:
             typer.echo(corpus.shortfall)
-        report = preparation.prepare(
-            corpus, out, flow=flow, jobs=jobs, scheduler=scheduler, keep_going=keep_going
-        )
+        with _stoppable("the same command goes on from here"):
+            report = preparation.prepare(
+                corpus, out, flow=flow, jobs=jobs, scheduler=scheduler, keep_going=keep_going
+            )
     except preparation.Quarantined as failure:
         typer.echo(f"dmc: {failure}", err=True)
         raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        typer.echo("dmc: stopped; the same command goes on from here.", err=True)
-        raise typer.Exit(130) from None
     typer.echo(str(report))
 
 
@@ -164,11 +172,8 @@ def demo(
     """Show a video beside its motion vectors, residual and cue: a clip and a still."""
     from dmclib import demo
 
-    try:
+    with _stoppable("nothing was written"):
         shown = demo.show(source, out, weights=demo.find_weights(profile), with_flow=flow)
-    except KeyboardInterrupt:
-        typer.echo("dmc: stopped; nothing was written.", err=True)
-        raise typer.Exit(130) from None
     for sentence in shown.says:
         typer.echo(sentence)
     typer.echo(f"{shown.frames} frames: {shown.clip} and {shown.still}")

@@ -236,6 +236,11 @@ class DataConfig:
             return Videos(corpora.open_corpus(self.corpus, self.folder), **how)
         return PuppetActions(tuple(self.clips_per_class), self.seed)
 
+    @property
+    def scaled_to(self) -> int | None:
+        """Height that frames are scaled to before cropping, px; None: they are as in the clip."""
+        return None if self.prepared is not None else self.height
+
     def content(self) -> str:
         """Letters that change when the videos do, or what was prepared from them."""
         if self.prepared is not None:

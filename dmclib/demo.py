@@ -87,9 +87,8 @@ def find_weights(profile: str = "laptop") -> Weights:
     config = _config(profile)
     if config is not None and config.done:
         networks = training.load_networks(config)
-        height = None if config.data.prepared else config.data.height
         says = f"The cue is by the networks that profile {profile} trained in notebook 06."
-        return Weights(networks.generator, height, says, networks, config)
+        return Weights(networks.generator, config.data.scaled_to, says, networks, config)
     path = paths.RESULTS / profile / GENERATOR
     if not path.exists():
         raise CheckpointError(
@@ -120,7 +119,7 @@ def save_generator(config: TrainConfig, profile: str) -> Path:
     path = paths.RESULTS / profile / GENERATOR
     note = {
         "data": config.data.open().name,
-        "height": str(0 if config.data.prepared else config.data.height),
+        "height": str(config.data.scaled_to or 0),
     }
     checkpoints.write(training.load_networks(config).generator.state_dict(), path, note)
     return path

@@ -126,9 +126,8 @@ class Segments(Dataset):
         if pictures:
             shown = np.stack([frame.rgb for frame in frames]).transpose(0, 3, 1, 2)
             return Sample(torch.from_numpy(motion), torch.from_numpy(shown).float() - 128)
-        residual = np.stack([frame.residual for frame in frames]).clip(
-            -128, 127
-        )  # as in eight bits
+        residual = np.stack([frame.residual for frame in frames])
+        residual = residual.clip(-128, 127)  # as in eight bits
         flow = None
         if clip.flow is not None:
             flow = flowstore.read(clip.flow, numbers)
@@ -193,7 +192,7 @@ class InMemory:
         return self._rows[clips[:, None], torch.stack(columns, dim=1)]
 
     def _take(self, rows: Tensor) -> Sample:
-        return _to(self.frames.sample(rows, picture=self.picture), self.device)
+        return self.frames.sample(rows, picture=self.picture).to(self.device)
 
 
 class Streamed:
@@ -265,7 +264,7 @@ class Streamed:
             for item in samples:
                 if isinstance(item, DMCError):
                     raise type(item)(*item.args)  # anew: ``item`` would hold on to this frame
-            yield _join([_to(sample, self.device) for sample in samples]), chosen
+            yield _join([sample.to(self.device) for sample in samples]), chosen
 
 
 Batches = InMemory | Streamed
@@ -296,7 +295,3 @@ def _dice(*key: int | str) -> torch.Generator:
 def _join(samples: Sequence[Sample]) -> Sample:
     fields = zip(*(vars(sample).values() for sample in samples), strict=True)
     return Sample(*(None if one[0] is None else torch.cat(one) for one in fields))
-
-
-def _to(sample: Sample, device: torch.device | str) -> Sample:
-    return Sample(*(None if x is None else x.to(device) for x in vars(sample).values()))

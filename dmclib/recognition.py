@@ -100,8 +100,7 @@ def _whole_frames(clip: data.Clip, stream: str, dataset: data.Dataset | None = N
 def _mean_scores(
     networks: training.Networks, frames: Sample, size: int, height: int | None
 ) -> Tensor:
-    device = next(networks.parameters()).device
-    frames = Sample(*(None if x is None else x.to(device) for x in vars(frames).values()))
+    frames = frames.to(next(networks.parameters()).device)
     rows, columns = frames.motion.shape[-2:]
     if height is not None and rows != height:
         frames = transforms.resize(frames, (height, round(columns * height / rows)))
@@ -146,11 +145,9 @@ def score_split(
     target = config.folder / f"clips-{split}{many}.safetensors"
     if target.exists():
         return target
-    device = timing.choose_device() if device == "auto" else device
-    networks = training.load_networks(config).to(device)
+    networks = training.load_networks(config).to(timing.choose_device(device))
     dataset = config.data.open()
     clips = dataset.clips(split)[:first]
-    height = None if config.data.prepared else config.data.height
 
     def read(clip: data.Clip) -> Sample:
         dataset.make(clip)
@@ -162,7 +159,7 @@ def score_split(
         for following in tqdm([*clips[1:], None], desc=config.stream, unit="clip", leave=False):
             frames = coming.result()
             coming = following and ahead.submit(read, following)
-            scores.append(_mean_scores(networks, frames, config.size, height))
+            scores.append(_mean_scores(networks, frames, config.size, config.data.scaled_to))
     found = StreamScores(
         torch.stack(scores).numpy(),
         np.array([clip.label for clip in clips], np.int64),

@@ -91,6 +91,7 @@ def _prepared(
     sample: transforms.Sample, size: tuple[int, int], device: str
 ) -> tuple[Tensor, Tensor]:
     """What the network takes; the int16 residual is widened on the device."""
-    sample = transforms.Sample(sample.motion.to(device), sample.residual.to(device).float())
+    sample = sample.to(device)
+    sample = transforms.Sample(sample.motion, sample.residual.float())
     sample = transforms.normalize(transforms.center_crop(sample, size))
     return sample.motion, sample.residual

@@ -120,9 +120,11 @@ def pinned(threads: int) -> Iterator[None]:
             cv2.setNumThreads(before[1])
 
 
-def choose_device() -> str:
-    """Where networks are timed: ``cuda`` where there is one, else ``cpu``."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def choose_device(wanted: str = "auto") -> str:
+    """The device asked for; ``auto`` is ``cuda`` where there is one, else ``cpu``."""
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return wanted
 
 
 def forward(network: Callable, *inputs: torch.Tensor) -> Callable[[], object]:

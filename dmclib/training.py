@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
-from dmclib import checkpoints, data, files, loader, losses, models, transforms
+from dmclib import checkpoints, data, files, loader, losses, models, timing, transforms
 from dmclib.config import TrainConfig
 from dmclib.errors import DatasetError
 
@@ -83,9 +82,7 @@ def fit(
     if config.done:
         checkpoint.unlink(missing_ok=True)
         return load_scores(config)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(device)
+    device = torch.device(timing.choose_device(device))
     networks = _train(config, device, on_epoch, workers)
     test = _batches(config, "test", device, workers)
     scores = _score(networks, test)
@@ -277,8 +274,7 @@ class _Loop:
     def restore(self, path: Path) -> None:
         """Go on from what :meth:`save` wrote."""
         tensors = checkpoints.read(path, remedy="start the training again")
-        with safe_open(path, "pt") as handle:
-            note = handle.metadata()
+        note = checkpoints.read_note(path)
         self.epoch, self.log = int(note["epoch"]), json.loads(note["log"])
         parts = defaultdict(dict)
         for name, tensor in tensors.items():

@@ -26,6 +26,10 @@ class Sample:
     residual: Tensor  # float32 (N, 3, H, W), RGB differences, -255..255
     flow: Tensor | None = None  # like motion; None where only the compressed video is known
 
+    def to(self, device: torch.device | str) -> "Sample":
+        """The same sample on another device."""
+        return Sample(*(None if x is None else x.to(device) for x in vars(self).values()))
+
 
 def flip(sample: Sample) -> Sample:
     """Mirror left and right; what moved right now moves left.

@@ -15,6 +15,20 @@ def shared_data():
     return folder
 
 
+@pytest.fixture
+def house_style():
+    """Draw in the house style, without a screen, and leave matplotlib as it was."""
+    import matplotlib
+    import matplotlib.pyplot as plt
+
+    from dmclib import figures
+
+    matplotlib.use("Agg")
+    with plt.rc_context():
+        figures.use_house_style()
+        yield
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread():
     """Small tensors are quicker on one thread, and sums have one order."""

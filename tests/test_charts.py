@@ -1,22 +1,14 @@
-import matplotlib
-
-matplotlib.use("Agg")
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
-from dmclib import charts, figures
+from dmclib import charts
 
 COVIAR, FLOW = "(a) CoViAR", "(b1) CoViAR + TV-L1"
 
 
-@pytest.fixture(autouse=True)
-def _style():
-    with plt.rc_context():
-        figures.use_house_style()
-        yield
+pytestmark = pytest.mark.usefixtures("house_style")
 
 
 def titles(fig):

@@ -1,9 +1,5 @@
 import itertools
 
-import matplotlib
-
-matplotlib.use("Agg")
-
 import matplotlib.pyplot as plt
 import pytest
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
@@ -15,11 +11,7 @@ DRAWN = {"Figure 2": diagrams.pipelines, "Figure 3": diagrams.training}
 each = pytest.mark.parametrize("draw", DRAWN.values(), ids=DRAWN)
 
 
-@pytest.fixture(autouse=True)
-def _style():
-    with plt.rc_context():
-        figures.use_house_style()
-        yield
+pytestmark = pytest.mark.usefixtures("house_style")
 
 
 def texts(fig):

@@ -1,19 +1,10 @@
-import matplotlib
-
-matplotlib.use("Agg")
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
 from dmclib import charts, codec, figures, flow, paths
 
-
-@pytest.fixture(autouse=True)
-def _style():
-    with plt.rc_context():
-        figures.use_house_style()
-        yield
+pytestmark = pytest.mark.usefixtures("house_style")
 
 
 def compressed(position):
