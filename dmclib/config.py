@@ -20,10 +20,23 @@ from dmclib.models import GeneratorConfig
 
 # The modules that a training's result follows from, beside those that its clips follow from.
 MADE_BY = (
-    *("corpora", "data", "flowstore", "lists", "loader", "losses", "manifest", "models"),
+    *("corpora", "data", "flowstore", "lists", "loader", "loop", "losses", "manifest", "models"),
     *("training", "transforms"),
 )
 Stream = Literal["motion", "residual", "flow", "rgb", "cue"]
+Network = Literal["resnet18", "resnet152"]
+PRECISIONS = ("float32", "bf16")
+
+# Where the released runs differ from the paper's text or from what one would expect (FACTS section
+# 7), by the word that a profile names and a results file carries. None is followed unless named.
+HABITS = {
+    "keep-dx": "the flip does not negate dx of vectors and flow",
+    "block-target": "L_mse asks for flow averaged over blocks of 16 x 16 pixels",
+    "classifier-with-discriminator": (
+        "even steps move the discriminator and, with L_cls, the classifier; odd ones the generator "
+        "alone"
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -40,10 +53,21 @@ class TrainConfig:
     size: int = 112  # side of the crop, px
     segments: int = 3  # TSN: frames of a clip whose logits are averaged before the loss
     clips_per_batch: int = 8
+    micro_batches: int = 1  # parts of a batch that are computed one after the other (memory)
+    network: Network = "resnet18"  # the classifier
+    initial: str | None = None  # file of the classifier's ImageNet weights; None: by chance
     lr: float = 1e-3  # classifier
+    first_layer_lr: float = 1.0  # share of ``lr`` for the classifier's first convolution and norm
+    body_lr: float = 1.0  # share of ``lr`` between that and the last layer
     generator_lr: float = 1e-3
     discriminator_lr: float = 1e-3
     weight_decay: float = 1e-4  # none on biases and normalisation (released code)
+    eps: float = 1e-8  # Adam's; the released runs use 1e-3
+    steps: tuple[int, ...] = ()  # epochs at which rates fall to a tenth; none: one cycle of rates
+    frozen_epochs: int = 0  # so long the classifier waits, and the generator learns alone
+    habits: tuple[str, ...] = ()  # words of HABITS
+    precision: Literal["float32", "bf16"] = "float32"  # bf16: autocast; weights stay float32
+    compile: bool = False  # torch.compile for the classifier; pays on a GPU and over hours
 
     def __post_init__(self):
         if self.epochs < 1 or self.size < 32 or self.data.frames_per_clip < self.segments:
@@ -52,6 +76,18 @@ class TrainConfig:
                 f"{self.data.frames_per_clip} frames a clip: at least 1 epoch, 32 px and "
                 f"{self.segments} frames, one a segment, are needed."
             )
+        if self.frozen_epochs and self.stream != "cue":
+            raise DMCError(f"the {self.stream} stream has no generator to train before the rest.")
+        if not 1 <= self.micro_batches <= self.clips_per_batch:
+            raise DMCError(
+                f"cannot compute a batch of {self.clips_per_batch} clips in {self.micro_batches} "
+                "parts: at least one part, and a clip in each, are needed."
+            )
+        for field_name, known in (("habits", tuple(HABITS)), ("precision", PRECISIONS)):
+            given = getattr(self, field_name)
+            for word in (given,) if isinstance(given, str) else given:
+                if word not in known:
+                    raise DMCError(f"{field_name} has no {word!r}; there are {', '.join(known)}.")
 
     @cached_property
     def key(self) -> str:
@@ -64,6 +100,12 @@ class TrainConfig:
     def folder(self) -> Path:
         """Where its log, checkpoints and scores are kept."""
         return paths.CACHE / "training" / self.key
+
+    def write(self) -> Path:
+        """Put the config beside what it makes; ``python -m dmclib.jobs`` trains from that file."""
+        path = self.folder / "config.json"
+        files.write_text(path, json.dumps(asdict(self), indent=1))
+        return path
 
     @property
     def done(self) -> bool:
@@ -78,6 +120,8 @@ class TrainConfig:
             values = dict(values)
             if values["start_from"] is not None:
                 values["start_from"] = build(values["start_from"])
+            for name in ("steps", "habits"):
+                values[name] = tuple(values[name])
             counts = tuple(values["data"]["clips_per_class"])
             values["data"] = DataConfig(**values["data"] | {"clips_per_class": counts})
             values["weights"] = LossWeights(**values["weights"])

@@ -18,13 +18,12 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from tqdm.auto import tqdm
 
-from dmclib import files, paths
+from dmclib import files, paths, timing
 from dmclib.config import TrainConfig
 from dmclib.errors import DMCError
 from dmclib.training import fit
@@ -43,27 +42,30 @@ def run(configs: list[TrainConfig], *, device: str = "auto", at_once: int | None
 
     Args:
         configs: what to train; those that another one starts from are added, and trained first.
-        device: as :func:`dmclib.training.fit` takes it.
+        device: as :func:`dmclib.training.fit` takes it; ``cuda`` and ``auto`` give each of several
+            GPUs a training of its own.
         at_once: how many processes share the cores; by default one a core, up to one a training
-            (small networks train faster side by side than on many threads), and one on a GPU.
+            (small networks train faster side by side than on many threads), and one a GPU.
 
     Raises:
-        DMCError: if a training that this call started fails; holds the end of its log and where the
-            log lies. The others that this call started are stopped.
+        DMCError: there is no such device; or a training that this call started fails: holds the end
+            of its log and where the log lies. The others that this call started are stopped.
     """
     chain = list({c.key: c for config in configs for c in _with_ancestors(config)}.values())
     waiting = [config for config in chain if not config.done]
     if not waiting:
         return
-    cores = os.cpu_count() or 1
+    cores, devices = os.cpu_count() or 1, [timing.choose_device(device)]
+    if devices == ["cuda"]:
+        devices = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
     if at_once is None:
-        on_gpu = device != "cpu" and torch.cuda.is_available()
         # Of all, not of those left: going on with more threads would change the last bits.
-        at_once = 1 if on_gpu else min(cores, len(chain))
+        at_once = len(devices) if devices != ["cpu"] else min(cores, len(chain))
     threads = max(1, cores // at_once)
     left = waiting.copy()
     own: dict[str, subprocess.Popen] = {}
-    reached = sum(map(_epochs_done, waiting))
+    where: dict[str, str] = {}
+    reached = sum(_progress(config)["epochs"] for config in waiting)
     total = sum(config.epochs for config in waiting)
     name = "1 training" if len(waiting) == 1 else f"{len(waiting)} trainings"
     try:
@@ -79,14 +81,20 @@ def run(configs: list[TrainConfig], *, device: str = "auto", at_once: int | None
                     elif ended:
                         raise DMCError(_last_words(config, child.returncode))
                     elif child is None and ready and busy < at_once:
-                        child = _start(config, device, threads)
+                        taken = [where[key] for key, one in own.items() if one.poll() is None]
+                        place = min(devices, key=taken.count)
+                        child = _start(config, place, threads)
                         if child is not None:
-                            own[config.key] = child
+                            own[config.key], where[config.key] = child, place
                         busy += 1
-                now = sum(map(_epochs_done, waiting))
+                progress = [_progress(config) for config in waiting]
+                now = sum(each["epochs"] for each in progress)
                 if now != reached:
-                    bar.update(now - reached)
+                    bar.update(round(now - reached, 2))
                     reached = now
+                    latest = max(progress, key=lambda each: each.get("at", 0))
+                    words = {k: f"{latest[k]:.3g}" for k in ("loss", "accuracy") if k in latest}
+                    bar.set_postfix(words, refresh=False)
                 if not left:
                     break
                 time.sleep(POLL_SECONDS)
@@ -118,8 +126,7 @@ def _start(config: TrainConfig, device: str, threads: int) -> subprocess.Popen |
         lock.truncate(0)
         for left_over in folder.glob(".*.partial*"):  # of a process that was killed
             left_over.unlink()
-        files.write_text(folder / "config.json", json.dumps(asdict(config), indent=1))
-        command = [sys.executable, "-m", "dmclib.jobs", folder / "config.json", device, threads]
+        command = [sys.executable, "-m", "dmclib.jobs", config.write(), device, threads]
         with open(folder / "log.txt", "wb") as log:
             child = subprocess.Popen(
                 list(map(str, command)),
@@ -160,13 +167,13 @@ def _stop(configs: list[TrainConfig]) -> None:
         time.sleep(0.05)
 
 
-def _epochs_done(config: TrainConfig) -> int:
-    if config.done:
-        return config.epochs
+def _progress(config: TrainConfig) -> dict[str, float]:
+    """How many ``epochs`` are done, and the latest ``loss`` and ``accuracy`` if there are any."""
     try:
-        return int((config.folder / "epoch").read_text())
+        told = json.loads((config.folder / "progress.json").read_text())
     except FileNotFoundError:
-        return 0
+        told = {"epochs": 0}
+    return told | {"epochs": config.epochs} if config.done else told
 
 
 def _last_words(config: TrainConfig, status: int) -> str:
@@ -183,22 +190,27 @@ def _last_words(config: TrainConfig, status: int) -> str:
     )
 
 
-def _child(config_file: str, device: str, threads: str) -> None:
-    """What a training's process does."""
+def _child(config_file: str, device: str = "auto", threads: str = "") -> None:
+    """What a training's process does: one that :func:`run` started, or one of ``torchrun``'s."""
     config = TrainConfig.from_json(Path(config_file).read_text())
-    if config.folder != Path(config_file).parent:
+    if config.folder != Path(config_file).resolve().parent:
         sys.exit("The package's code was changed after it was loaded: restart the kernel.")
     if "DMC_RUNNER_PID" in os.environ:
         runner = int(os.environ["DMC_RUNNER_PID"])
         threading.Thread(target=_end_with, args=[runner], daemon=True).start()
-    torch.set_num_threads(int(threads))
+    if threads:
+        torch.set_num_threads(int(threads))
+
+    def on_step(progress: dict) -> None:
+        told = json.dumps(progress | {"at": time.time()})
+        files.write_text(config.folder / "progress.json", told)
 
     def on_epoch(row: dict) -> None:
-        files.write_text(config.folder / "epoch", str(row["epoch"]))
+        on_step({"epochs": row["epoch"]} | {k: row[k] for k in ("loss", "accuracy") if k in row})
         print(json.dumps({name: round(value, 5) for name, value in row.items()}), flush=True)
 
     try:
-        fit(config, device=device, on_epoch=on_epoch)
+        fit(config, device=device, on_epoch=on_epoch, on_step=on_step)
     except DMCError as problem:
         sys.exit(str(problem))
 

@@ -3,6 +3,10 @@
 :class:`InMemory` deals out the frames of a small data set. :class:`Streamed` reads prepared clips
 in worker processes, so that nothing but the batches under way is ever in memory; what a worker does
 for one clip is :class:`Segments`. Both give the same kind of :class:`Batch` to one training loop.
+
+Chance has no state here. An epoch's order follows from the seed and the epoch; a clip's frames,
+crops and mirrorings from the seed, the epoch and the clip's name, whoever asks for them and when.
+So an interrupted epoch can be repeated by itself, and processes can share its batches.
 """
 
 import hashlib
@@ -49,6 +53,7 @@ class Segments(Dataset):
         size: side of the crop, px.
         train: random frames and crops, or the test's.
         seed: of the frames, crops and mirrorings.
+        keep_dx: mirror as the released code does (:func:`transforms.flip`).
         picture: "residual", or "rgb": the picture of the GOP's I-frame, less 128, in the residual's
             place (CoViAR's I-stream). An I-frame has neither motion nor flow: the one is zero then,
             the other None.
@@ -62,10 +67,11 @@ class Segments(Dataset):
         size: int = 224,
         train: bool = True,
         seed: int = 0,
+        keep_dx: bool = False,
         picture: Picture = "residual",
     ):
         self.clips, self.segments, self.size = list(clips), segments, size
-        self.train, self.seed, self.picture = train, seed, picture
+        self.train, self.seed, self.keep_dx, self.picture = train, seed, keep_dx, picture
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -87,7 +93,7 @@ class Segments(Dataset):
         elif self.picture == "rgb":
             sample = transforms.augment(sample, size, dice, _PICTURE_SCALES)
         else:
-            sample = transforms.augment(sample, size, dice)
+            sample = transforms.augment(sample, size, dice, keep_dx=self.keep_dx)
         return transforms.normalize(sample)
 
     def numbers(self, clip: data.Clip, dice: torch.Generator | None = None) -> list[int]:
@@ -145,7 +151,7 @@ class InMemory:
 
     Args:
         frames: decoded frames, equally many of each clip.
-        segments, size: as for :class:`Segments`.
+        segments, size, seed, keep_dx: as for :class:`Segments`.
         picture: as for :class:`Segments`, but "rgb" is the P-frame's own picture.
         device: where batches are made and handed out.
     """
@@ -156,27 +162,22 @@ class InMemory:
         *,
         segments: int,
         size: int,
+        seed: int = 0,
+        keep_dx: bool = False,
         picture: Picture = "residual",
         device: torch.device | str = "cpu",
     ):
         self.frames, self.segments, self.size = frames, segments, size
-        self.picture, self.device = picture, device
+        self.seed, self.keep_dx, self.picture, self.device = seed, keep_dx, picture, device
         # Rows of each clip, (clips, frames_per_clip): every clip contributes equally many.
         self._rows = torch.stack([(frames.clip == c).nonzero()[:, 0] for c in frames.clip.unique()])
-        self.clips, self.classes = len(self._rows), int(frames.label.max()) + 1
+        self.labels, self.names = frames.label[self._rows[:, 0]], frames.names
 
-    def batches(self, epoch: int, clips: int, dice: torch.Generator) -> Iterator[Batch]:
-        """Deal out every clip once, ``clips`` at a time.
-
-        Order, frames and crops come from ``dice``, which goes on from where the last epoch left it;
-        the epoch's number is not asked.
-        """
-        for chosen in torch.randperm(self.clips, generator=dice).split(clips):
-            rows = self._pick(chosen, dice)
-            sample = self._take(rows.flatten())
-            sample = transforms.augment(sample, (self.size, self.size), dice)
-            label = self.frames.label[rows[:, 0]].to(self.device)
-            yield Batch(transforms.normalize(sample), label, chosen)
+    def batches(self, epoch: int, clips: int, *, rank: int = 0, team: int = 1) -> Iterator[Batch]:
+        """Deal out every clip once, at most ``clips`` at a time (:func:`deal`)."""
+        for chosen in deal(len(self.labels), epoch, clips, seed=self.seed, rank=rank, team=team):
+            sample = _join([self._item(epoch, clip) for clip in chosen.tolist()])
+            yield Batch(sample, self.labels[chosen].to(self.device), chosen)
 
     def all(self) -> Iterator[Batch]:
         """Every frame's centre crop, in order; label and clip are given for each frame."""
@@ -185,11 +186,14 @@ class InMemory:
             label, clip = self.frames.label[rows], self.frames.clip[rows]
             yield Batch(transforms.normalize(sample), label.to(self.device), clip)
 
-    def _pick(self, clips: Tensor, dice: torch.Generator) -> Tensor:
-        """One random frame from each of ``segments`` parts of each clip: rows (clips, segments)."""
-        parts = torch.tensor_split(torch.arange(self._rows.shape[1]), self.segments)
-        columns = [part[torch.randint(len(part), (len(clips),), generator=dice)] for part in parts]
-        return self._rows[clips[:, None], torch.stack(columns, dim=1)]
+    def _item(self, epoch: int, clip: int) -> Sample:
+        """A random frame of each part of a clip, cropped and mirrored by chance."""
+        dice = _dice(self.seed, epoch, self.names[clip])
+        parts = torch.tensor_split(self._rows[clip], self.segments)
+        rows = [part[torch.randint(len(part), (1,), generator=dice)] for part in parts]
+        sample = self._take(torch.cat(rows))
+        size = (self.size, self.size)
+        return transforms.normalize(transforms.augment(sample, size, dice, keep_dx=self.keep_dx))
 
     def _take(self, rows: Tensor) -> Sample:
         return self.frames.sample(rows, picture=self.picture).to(self.device)
@@ -216,8 +220,8 @@ class Streamed:
         workers: int | None = None,
     ):
         self.segments, self.device = segments, device
-        self._labels = torch.tensor([clip.label for clip in segments.clips])
-        self.clips, self.classes = len(segments), int(self._labels.max()) + 1
+        self.labels = torch.tensor([clip.label for clip in segments.clips])
+        self.names = tuple(clip.name for clip in segments.clips)
         workers = min(os.cpu_count() or 1 if workers is None else workers, len(segments))
         spawned = {
             "multiprocessing_context": "spawn",
@@ -236,30 +240,25 @@ class Streamed:
             **spawned if workers else {},
         )
 
-    def batches(
-        self, epoch: int, clips: int, dice: torch.Generator | None = None
-    ) -> Iterator[Batch]:
-        """Deal out every clip once, ``clips`` at a time.
-
-        The order follows from the seed and the epoch, so an epoch can be repeated by itself;
-        ``dice`` is not asked.
-        """
-        order = torch.randperm(self.clips, generator=_dice(self.segments.seed, epoch))
-        for sample, chosen in self._stream(epoch, order, clips):
-            yield Batch(sample, self._labels[chosen].to(self.device), chosen)
+    def batches(self, epoch: int, clips: int, *, rank: int = 0, team: int = 1) -> Iterator[Batch]:
+        """Deal out every clip once, at most ``clips`` at a time (:func:`deal`)."""
+        seed = self.segments.seed
+        dealt = deal(len(self.labels), epoch, clips, seed=seed, rank=rank, team=team)
+        for sample, chosen in self._stream(epoch, dealt):
+            yield Batch(sample, self.labels[chosen].to(self.device), chosen)
 
     def all(self) -> Iterator[Batch]:
         """Every clip's frames, in order; label and clip are given for each frame."""
         count = self.segments.segments
         together = max(1, EVALUATION_FRAMES // count)
-        for sample, chosen in self._stream(0, torch.arange(self.clips), together):
-            label = self._labels[chosen].repeat_interleave(count).to(self.device)
+        for sample, chosen in self._stream(0, torch.arange(len(self.labels)).split(together)):
+            label = self.labels[chosen].repeat_interleave(count).to(self.device)
             yield Batch(sample, label, chosen.repeat_interleave(count))
 
-    def _stream(self, epoch: int, order: Tensor, clips: int) -> Iterator[tuple[Sample, Tensor]]:
-        self._numbers[:] = (epoch * self.clips + order).tolist()
+    def _stream(self, epoch: int, dealt: Sequence[Tensor]) -> Iterator[tuple[Sample, Tensor]]:
+        self._numbers[:] = (epoch * len(self.labels) + torch.cat(list(dealt))).tolist()
         items = iter(self._loader)
-        for chosen in order.split(clips):
+        for chosen in dealt:
             samples = list(islice(items, len(chosen)))
             for item in samples:
                 if isinstance(item, DMCError):
@@ -268,6 +267,19 @@ class Streamed:
 
 
 Batches = InMemory | Streamed
+
+
+def deal(
+    count: int, epoch: int, clips: int, *, seed: int = 0, rank: int = 0, team: int = 1
+) -> list[Tensor]:
+    """Which clips make up an epoch's batches: every one of ``count`` once, in an order by chance.
+
+    There are as few batches of at most ``clips`` as can be, and they are as equal as can be: a last
+    one of one clip would give batch normalisation little to go by. Of each, process ``rank`` of a
+    ``team`` has every team-th clip.
+    """
+    order = torch.randperm(count, generator=_dice(seed, epoch))
+    return [batch[rank::team] for batch in order.tensor_split(-(-count // clips))]
 
 
 class _Reader(Dataset):

@@ -19,6 +19,7 @@ class LossWeights:
     classification: float = 1.0
     reconstruction: float = 0.0  # alpha; the released runs use 10
     adversarial: float = 0.0  # lambda; the released runs use 1
+    discriminator: float = 1.0  # of equation 2 in its own step; the released runs use 0.01
 
 
 def classification(logits: Tensor, labels: Tensor) -> Tensor:
@@ -26,12 +27,27 @@ def classification(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits, labels)
 
 
-def reconstruction(cue: Tensor, flow: Tensor) -> Tensor:
+def reconstruction(cue: Tensor, flow: Tensor, attention: Tensor | None = None) -> Tensor:
     """Mean squared error between cue and flow (equation 1), mean over pixels and both components.
 
     Equation 1 writes a squared norm; the released code takes the mean, which its alpha of 10 fits.
+    With ``attention`` (N, 1, H, W) each pixel counts so many times (the supplement's variant).
     """
-    return F.mse_loss(cue, flow)
+    if attention is None:
+        return F.mse_loss(cue, flow)
+    return (attention * (cue - flow).square()).mean()
+
+
+def block_means(field: Tensor, block: int = 16) -> Tensor:
+    """A field (N, C, H, W) whose value in each block of so many pixels is the block's mean.
+
+    The released runs' target in stage 1 (FACTS section 3), as coarse as the vectors are. Blocks
+    begin at the top left; those at the other edges may be cut.
+    """
+    height, width = field.shape[-2:]
+    coarse = F.avg_pool2d(field, block, ceil_mode=True, count_include_pad=False)
+    fine = coarse.repeat_interleave(block, -2).repeat_interleave(block, -1)
+    return fine[..., :height, :width]
 
 
 def discriminator_loss(fake_logits: Tensor, real_logits: Tensor) -> Tensor:

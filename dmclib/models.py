@@ -6,7 +6,7 @@ discriminator, which the paper leaves to its supplement, are those of the author
 """
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -23,6 +23,8 @@ class GeneratorConfig:
     widths: tuple[int, ...] = (8, 8, 6, 4, 2)  # channels that each dense layer adds
     residual_channels: int = 3  # 0 leaves the residual out
     predicts: Literal["correction", "flow"] = "correction"  # added to the vectors, or alone
+    attention: bool = False  # one more channel, which says where L_mse counts (supplement)
+    networks: int = 1  # in sequence, each with the cue of the one before for vectors (supplement)
 
 
 class DenseGenerator(nn.Module):
@@ -41,7 +43,12 @@ class DenseGenerator(nn.Module):
             conv = nn.Conv2d(channels, width, kernel_size=3, padding=1)
             self.layers.append(nn.Sequential(conv, nn.LeakyReLU(0.1)))
             channels += width
-        self.to_cue = nn.Conv2d(channels, 2, kernel_size=3, padding=1)
+        last = config.networks == 1
+        outputs = 3 if config.attention and last else 2
+        self.to_cue = nn.Conv2d(channels, outputs, kernel_size=3, padding=1)
+        self.following = None
+        if not last:
+            self.following = DenseGenerator(replace(config, networks=config.networks - 1))
 
     def forward(self, motion: Tensor, residual: Tensor) -> Tensor:
         """Map motion (N, 2, H, W) and residual (N, 3, H, W) to a cue (N, 2, H, W).
@@ -49,6 +56,26 @@ class DenseGenerator(nn.Module):
         Both inputs as :func:`dmclib.transforms.normalize` leaves them; the cue is on the motion's
         scale. With ``residual_channels=0`` the residual is not looked at.
         """
+        return self.with_attention(motion, residual)[0]
+
+    def with_attention(self, motion: Tensor, residual: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The cue, and where its reconstruction counts: (N, 1, H, W), of mean 1 in each item.
+
+        Without ``attention`` in the config the second is None. The released code multiplies cue and
+        flow by a map without bounds, and so could have the whole loss vanish with the map; ours is
+        a softmax over the pixels, times their number.
+        """
+        made = self._dense(motion, residual)
+        cue = motion + made[:, :2] if self.config.predicts == "correction" else made[:, :2]
+        if self.following is not None:
+            return self.following.with_attention(cue, residual)
+        if not self.config.attention:
+            return cue, None
+        pixels = made[:, 2:].flatten(1)
+        return cue, (pixels.softmax(dim=1) * pixels.shape[1]).view_as(made[:, 2:])
+
+    def _dense(self, motion: Tensor, residual: Tensor) -> Tensor:
+        """What the last layer gives, (N, 2 or 3, H, W)."""
         x = torch.cat([motion, residual], dim=1) if self.config.residual_channels else motion
         convs = [layer[0] for layer in self.layers] + [self.to_cue]
         seen = [x.shape[1], *self.config.widths]  # channels of the input and of each layer
@@ -68,7 +95,7 @@ class DenseGenerator(nn.Module):
             finished = sums.pop(0)
             if number < len(self.layers):
                 x = self.layers[number][1](finished)
-        return motion + finished if self.config.predicts == "correction" else finished
+        return finished
 
 
 class Discriminator(nn.Module):
@@ -115,7 +142,16 @@ def motion_resnet18(classes: int, *, channels: int = 2) -> nn.Module:
     Maps (N, channels, H, W), any H and W from 32 px, to logits (N, classes). Only the first
     convolution differs from torchvision's (paper, 4.2).
     """
-    network = torchvision.models.resnet18(num_classes=classes)
+    return _with_planes(torchvision.models.resnet18(num_classes=classes), channels)
+
+
+def motion_resnet152(classes: int, *, channels: int = 3) -> nn.Module:
+    """ResNet-152, the paper's network for I-frames (4.2), as :func:`motion_resnet18`."""
+    return _with_planes(torchvision.models.resnet152(num_classes=classes), channels)
+
+
+def _with_planes(network: nn.Module, channels: int) -> nn.Module:
+    """A ResNet whose first convolution takes so many planes."""
     if channels != 3:
         network.conv1 = nn.Conv2d(channels, 64, kernel_size=7, stride=2, padding=3, bias=False)
         nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")

@@ -17,6 +17,8 @@ import av
 import numpy as np
 import torch
 
+from dmclib.errors import DMCError
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -121,9 +123,18 @@ def pinned(threads: int) -> Iterator[None]:
 
 
 def choose_device(wanted: str = "auto") -> str:
-    """The device asked for; ``auto`` is ``cuda`` where there is one, else ``cpu``."""
+    """The device asked for; ``auto`` is ``cuda`` where there is one, else ``cpu``.
+
+    Raises:
+        DMCError: there is no such device here.
+    """
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    known = ["cpu"]
+    if torch.cuda.is_available():
+        known += ["cuda", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+    if wanted not in known:
+        raise DMCError(f"there is no device {wanted!r} here: choose auto or {', '.join(known)}.")
     return wanted
 
 

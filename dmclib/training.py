@@ -1,24 +1,27 @@
-"""One loop for every stream and stage: seeded, resumable, its result kept by what it follows from.
+"""Every stream and stage, trained alike: seeded, resumable, kept by what it follows from.
 
-:func:`fit` trains one :class:`TrainConfig` in this process; :mod:`dmclib.jobs` runs many, each in a
-process of its own.
+:func:`fit` trains one :class:`TrainConfig` in this process or in the team that ``torchrun``
+started; :mod:`dmclib.jobs` runs many, each in a process of its own. What happens in a step is in
+:mod:`dmclib.loop`.
 """
 
 import csv
-import json
 import math
-import time
-from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
 
-from dmclib import checkpoints, data, files, loader, losses, models, timing, transforms
+from dmclib import checkpoints, data, files, loader, models, parallel, timing, transforms
 from dmclib.config import TrainConfig
-from dmclib.errors import DatasetError
+from dmclib.errors import CheckpointError, DatasetError
+from dmclib.loop import Loop, cast
+from dmclib.parallel import Team
+
+CLASSIFIERS = {"resnet18": models.motion_resnet18, "resnet152": models.motion_resnet152}
 
 
 @dataclass(frozen=True)
@@ -37,18 +40,23 @@ class Networks(nn.Module):
     def __init__(self, config: TrainConfig, classes: int):
         super().__init__()
         self.pictures = config.stream in ("residual", "rgb")
-        self.classifier = models.motion_resnet18(classes, channels=3 if self.pictures else 2)
+        channels = 3 if self.pictures else 2
+        self.classifier = CLASSIFIERS[config.network](classes, channels=channels)
         self.generator = models.DenseGenerator(config.generator) if config.stream == "cue" else None
         self.discriminator = None
         if config.weights.adversarial:
             self.discriminator = models.Discriminator(pooled=-(-config.size // 16))
         self.stream = config.stream
 
+    def look(self, sample: transforms.Sample) -> tuple[Tensor, Tensor | None]:
+        """What the classifier is to look at, and a generator's attention where it has one."""
+        if self.stream == "cue":
+            return self.generator.with_attention(sample.motion, sample.residual)
+        return sample.residual if self.pictures else getattr(sample, self.stream), None
+
     def field(self, sample: transforms.Sample) -> Tensor:
         """What the classifier is to look at, from a normalised sample."""
-        if self.stream == "cue":
-            return self.generator(sample.motion, sample.residual)
-        return sample.residual if self.pictures else getattr(sample, self.stream)
+        return self.look(sample)[0]
 
     def logits(self, seen: Tensor) -> Tensor:
         """Class scores (N, classes) of what :meth:`field` gave."""
@@ -60,35 +68,41 @@ def fit(
     *,
     device: str = "auto",
     on_epoch: Callable[[dict], None] = lambda row: None,
+    on_step: Callable[[dict], None] = lambda progress: None,
     workers: int | None = None,
 ) -> Scores:
     """Train ``config``, or go on where its last checkpoint is, and score the test frames.
 
     A finished training is not repeated: its scores are read. On a CPU an interrupted training that
-    goes on ends with the same weights, to the bit, as one left alone with as many threads.
+    goes on ends with the same weights, to the bit, as one left alone with as many threads. Started
+    by ``torchrun``, the processes share each batch; the first one keeps log, checkpoint and scores.
 
     Args:
         config: what to train.
-        device: ``cpu``, ``cuda``, or ``auto``, which is a GPU where there is one.
+        device: as :func:`timing.choose_device` takes it; in a team on GPUs each process has one.
         on_epoch: called after each epoch with its row of the log.
+        on_step: told where the training is (:class:`loop.Loop`).
         workers: processes that read prepared clips, as for :class:`loader.Streamed`; the result
             does not depend on it.
 
     Raises:
-        CheckpointError: if the stage to start from has not been trained, or a file is damaged.
-        FloatingPointError: if the loss is no longer a number; names epoch and step.
+        DMCError: before anything is computed: there is no such device, the stage to start from
+            has not been trained, a file is damaged or of another network, or the clips' labels or
+            number do not fit.
+        FloatingPointError: if the loss is no longer a number; names epoch, step and clips.
     """
     checkpoint = config.folder / "checkpoint.safetensors"
     if config.done:
         checkpoint.unlink(missing_ok=True)
         return load_scores(config)
-    device = torch.device(timing.choose_device(device))
-    networks = _train(config, device, on_epoch, workers)
-    test = _batches(config, "test", device, workers)
-    scores = _score(networks, test)
-    checkpoints.write(vars(scores), config.folder / "scores.safetensors")
-    checkpoint.unlink()
-    return scores
+    with parallel.join(timing.choose_device(device)) as team:
+        networks = _train(config, team, on_epoch, on_step, workers)
+        if team.rank == 0:
+            scores = _score(networks, _batches(config, "test", team.device, workers), config)
+            checkpoints.write(vars(scores), config.folder / "scores.safetensors")
+            checkpoint.unlink()
+        team.wait()
+    return load_scores(config)
 
 
 def load_scores(config: TrainConfig) -> Scores:
@@ -114,37 +128,80 @@ def load_networks(config: TrainConfig) -> Networks:
 
 
 def _train(
-    config: TrainConfig, device: torch.device, on_epoch: Callable[[dict], None], workers: int | None
+    config: TrainConfig,
+    team: Team,
+    on_epoch: Callable[[dict], None],
+    on_step: Callable[[dict], None],
+    workers: int | None,
 ) -> Networks:
     """Train all epochs that are still to do, and leave log and weights behind."""
     checkpoint = config.folder / "checkpoint.safetensors"
-    train = _batches(config, "train", device, workers)
-    validation = _batches(config, "validation", device, workers)
+    dataset = config.data.open()
+    for split in data.SPLITS:
+        _check_labels([clip.label for clip in dataset.clips(split)], dataset, split)
+    clips = len(dataset.clips("train"))
+    if config.clips_per_batch > clips:
+        raise DatasetError(
+            f"a batch of {config.clips_per_batch} clips is more than the {clips} that "
+            f"{dataset.name} has to train on: lower clips_per_batch."
+        )
     torch.manual_seed(config.seed)
-    networks = Networks(config, classes=train.classes)
+    networks = Networks(config, classes=len(dataset.classes))
+    if config.initial is not None:
+        checkpoints.take_imagenet(networks.classifier, Path(config.initial))
     if config.start_from is not None:
-        _take_over(networks, config.start_from)
-    networks.to(device, memory_format=torch.channels_last)
-    loop = _Loop(config, networks, train, device)
-    config.folder.mkdir(parents=True, exist_ok=True)
+        _take_over(networks, config)
+    networks.to(team.device, memory_format=torch.channels_last)
+    train = _batches(config, "train", team.device, workers)
+    loop = Loop(config, networks, train, team, on_step)
     if checkpoint.exists():
         loop.restore(checkpoint)
-    while loop.epoch < config.epochs:
-        row = loop.run_epoch()
-        row["validation_accuracy"] = _accuracy(networks, validation)
-        loop.log.append(row)
-        loop.save(checkpoint)
-        on_epoch(row)
-    _write_log(config, loop.log)
-    checkpoints.save(networks, config.folder / "weights.safetensors")
+    if team.rank == 0:
+        config.write()
+        validation = _batches(config, "validation", team.device, workers)
+        # Rows that a killed process wrote after its last checkpoint are left out of the curves.
+        with SummaryWriter(config.folder / "tensorboard", purge_step=loop.epoch + 1) as curves:
+            while loop.epoch < config.epochs:
+                row = loop.run_epoch()
+                row["validation_accuracy"] = _accuracy(networks, validation, config)
+                loop.log.append(row)
+                loop.save(checkpoint)
+                for name, value in row.items():
+                    curves.add_scalar(name, value, loop.epoch)
+                on_epoch(row)
+        _write_log(config, loop.log)
+        checkpoints.save(networks, config.folder / "weights.safetensors")
+    else:
+        while loop.epoch < config.epochs:
+            loop.run_epoch()
     return networks
+
+
+def _check_labels(labels: Sequence[int], dataset: data.Dataset, split: str) -> None:
+    """Refuse labels that no class has, and a class without a clip to train on."""
+    classes = len(dataset.classes)
+    wrong = sorted({label for label in labels if not 0 <= label < classes})
+    if wrong:
+        raise DatasetError(
+            f"{dataset.name}: {split} clips have the label {wrong[0]}, and the {classes} classes "
+            f"are 0 to {classes - 1}."
+        )
+    empty = sorted(set(range(classes)) - set(labels))
+    if empty and split == "train":
+        names = ", ".join(dataset.classes[label] for label in empty)
+        raise DatasetError(f"{dataset.name} has no clip to train on of {names}.")
 
 
 def _batches(
     config: TrainConfig, split: str, device: torch.device, workers: int | None
 ) -> loader.Batches:
     """Where the batches of a split come from."""
-    how = {"size": config.size, "picture": "rgb" if config.stream == "rgb" else "residual"}
+    how = {
+        "size": config.size,
+        "seed": config.seed,
+        "keep_dx": "keep-dx" in config.habits,
+        "picture": "rgb" if config.stream == "rgb" else "residual",
+    }
     if config.data.prepared is None:
         frames = data.load_frames(config.data, split)
         return loader.InMemory(frames, segments=config.segments, device=device, **how)
@@ -157,174 +214,47 @@ def _batches(
         )
     # Validation, after every epoch, looks at as few frames as training does (so does CoViAR's).
     count = config.data.frames_per_clip if split == "test" else config.segments
-    segments = loader.Segments(
-        clips, segments=count, train=split == "train", seed=config.seed, **how
-    )
+    segments = loader.Segments(clips, segments=count, train=split == "train", **how)
     return loader.Streamed(segments, device=device, workers=workers)
 
 
-def _take_over(networks: Networks, parent: TrainConfig) -> None:
+def _take_over(networks: Networks, config: TrainConfig) -> None:
     """Start from the stage before: each network that it trained, the rest stays as it was made."""
-    remedy = f"train its {parent.stream} stage first"
-    state = checkpoints.read(parent.folder / "weights.safetensors", remedy=remedy)
+    parent = config.start_from
+    weights = parent.folder / "weights.safetensors"
+    if not weights.exists():
+        raise CheckpointError(
+            f"the {config.stream} stage starts from a {parent.stream} stage that has not been "
+            f"trained ({weights} is not there). Train it first: "
+            f"python -m dmclib.jobs {parent.write()}"
+        )
+    state = checkpoints.read(weights, remedy="train that stage again")
     for name, child in networks.named_children():
         own = {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}
         if own:
             checkpoints.fill(child, own, parent.folder)
 
 
-class _Loop:
-    """One training in progress: what :meth:`save` writes is all that it goes on from."""
-
-    def __init__(self, config: TrainConfig, networks: Networks, train: loader.Batches, device):
-        self.config, self.networks, self.train, self.device = config, networks, train, device
-        self.epoch, self.log = 0, []
-        self.dice = torch.Generator().manual_seed(config.seed)  # order, frames, crops, flips
-        self.steps = math.ceil(train.clips / config.clips_per_batch)
-        groups = _groups(networks.classifier, config.lr, config.weight_decay)
-        if networks.generator is not None:
-            groups += _groups(networks.generator, config.generator_lr, config.weight_decay)
-        self.optimizers = [torch.optim.Adam(groups)]
-        if networks.discriminator is not None:
-            groups = _groups(networks.discriminator, config.discriminator_lr, config.weight_decay)
-            self.optimizers.append(torch.optim.Adam(groups))
-        self.schedules = [
-            torch.optim.lr_scheduler.OneCycleLR(
-                optimizer,
-                max_lr=[group["lr"] for group in optimizer.param_groups],
-                total_steps=config.epochs * self.steps,
-                pct_start=0.2,
-            )
-            for optimizer in self.optimizers
-        ]
-
-    def run_epoch(self) -> dict[str, float]:
-        """Look at every clip once; give the epoch's row of the log, means over clips.
-
-        ``clips_per_second`` and ``data_wait``, the share of the time in which the networks waited
-        for their next batch (in the first epoch also for workers to start), differ between runs.
-        """
-        self.networks.train()
-        totals, waited, start = defaultdict(float), 0.0, time.perf_counter()
-        batches = self.train.batches(self.epoch, self.config.clips_per_batch, self.dice)
-        for step in range(self.steps):
-            asked = time.perf_counter()
-            sample, labels, clips = next(batches)
-            waited += time.perf_counter() - asked
-            terms = self._step(sample, labels)
-            if not math.isfinite(terms["loss"]):
-                raise FloatingPointError(
-                    f"the loss is {terms['loss']} at epoch {self.epoch}, step {step}, "
-                    f"clips {clips.tolist()}; a smaller learning rate usually helps."
-                )
-            for name, value in terms.items():
-                totals[name] += value * len(clips) / self.train.clips
-        taken = time.perf_counter() - start
-        speed = {"clips_per_second": self.train.clips / taken, "data_wait": waited / taken}
-        self.epoch += 1
-        return {"epoch": self.epoch, **totals, **speed}
-
-    def _step(self, sample: transforms.Sample, labels: Tensor) -> dict[str, float]:
-        """Equation 2 with all but the discriminator fixed, then equation 4 with it fixed."""
-        networks, weights = self.networks, self.config.weights
-        seen = networks.field(sample)
-        terms = {}
-        if networks.discriminator is not None:
-            fake = networks.discriminator(seen.detach())
-            real = networks.discriminator(sample.flow)
-            terms["discriminator"] = losses.discriminator_loss(fake, real)
-            answers = torch.cat([fake.argmax(1) == losses.FAKE, real.argmax(1) == losses.REAL])
-            terms["discriminator_accuracy"] = answers.float().mean()
-            self._update(1, terms["discriminator"])
-        logits = networks.logits(seen)
-        consensus = logits.view(len(labels), -1, logits.shape[1]).mean(dim=1)
-        terms["classification"] = losses.classification(consensus, labels)
-        loss = weights.classification * terms["classification"]
-        if weights.reconstruction:
-            terms["reconstruction"] = losses.reconstruction(seen, sample.flow)
-            loss = loss + weights.reconstruction * terms["reconstruction"]
-        if weights.adversarial:
-            networks.discriminator.requires_grad_(False)
-            terms["adversarial"] = losses.generator_loss(networks.discriminator(seen))
-            networks.discriminator.requires_grad_(True)
-            loss = loss + weights.adversarial * terms["adversarial"]
-        self._update(0, loss)
-        terms["accuracy"] = (consensus.argmax(1) == labels).float().mean()
-        return {"loss": loss.item(), **{name: value.item() for name, value in terms.items()}}
-
-    def _update(self, which: int, loss: Tensor) -> None:
-        self.optimizers[which].zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizers[which].step()
-        self.schedules[which].step()
-
-    def save(self, path: Path) -> None:
-        """Everything that the next epoch depends on, in one file without pickle."""
-        tensors = {f"networks.{name}": t for name, t in self.networks.state_dict().items()}
-        for number, optimizer in enumerate(self.optimizers):
-            for index, state in optimizer.state_dict()["state"].items():
-                for name, value in state.items():
-                    tensors[f"optimizer.{number}.{index}.{name}"] = value
-        tensors |= {"random.dice": self.dice.get_state(), "random.torch": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            tensors["random.cuda"] = torch.cuda.get_rng_state()
-        note = {"epoch": str(self.epoch), "log": json.dumps(self.log)}
-        checkpoints.write(tensors, path, note)
-
-    def restore(self, path: Path) -> None:
-        """Go on from what :meth:`save` wrote."""
-        tensors = checkpoints.read(path, remedy="start the training again")
-        note = checkpoints.read_note(path)
-        self.epoch, self.log = int(note["epoch"]), json.loads(note["log"])
-        parts = defaultdict(dict)
-        for name, tensor in tensors.items():
-            kind, rest = name.split(".", 1)
-            parts[kind][rest] = tensor
-        checkpoints.fill(self.networks, parts["networks"], path)
-        for number, optimizer in enumerate(self.optimizers):
-            state = defaultdict(dict)
-            for name, tensor in parts["optimizer"].items():
-                which, index, key = name.split(".")
-                if int(which) == number:
-                    state[int(index)][key] = tensor
-            optimizer.load_state_dict(optimizer.state_dict() | {"state": dict(state)})
-        done = self.epoch * self.steps
-        for schedule in self.schedules:
-            place = {"last_epoch": done - 1, "_step_count": done}
-            schedule.load_state_dict(schedule.state_dict() | place)
-            schedule.step()  # sets the learning rate of the step to come
-        self.dice.set_state(parts["random"]["dice"])
-        torch.set_rng_state(parts["random"]["torch"])
-        if self.device.type == "cuda":
-            torch.cuda.set_rng_state(parts["random"]["cuda"])
-
-
-def _groups(network: nn.Module, lr: float, decay: float) -> list[dict]:
-    weights = [p for p in network.parameters() if p.ndim > 1]
-    others = [p for p in network.parameters() if p.ndim <= 1]
-    return [
-        {"params": weights, "lr": lr, "weight_decay": decay},
-        {"params": others, "lr": lr, "weight_decay": 0.0},
-    ]
-
-
 @torch.inference_mode()
-def _ask(networks: Networks, batches: loader.Batches):
+def _ask(networks: Networks, batches: loader.Batches, config: TrainConfig):
     """Batch by batch: logits and classified field of every frame's centre crop, and the batch."""
     networks.eval()
     for batch in batches.all():
-        seen = networks.field(batch.sample)
-        yield networks.logits(seen), seen, batch
+        with cast(config, batch.sample.motion.device):
+            seen = networks.field(batch.sample)
+            logits = networks.logits(seen).float()
+        yield logits, seen.float(), batch
 
 
-def _accuracy(networks: Networks, batches: loader.Batches) -> float:
-    right = [logits.argmax(1) == batch.label for logits, _, batch in _ask(networks, batches)]
+def _accuracy(networks: Networks, batches: loader.Batches, config: TrainConfig) -> float:
+    answers = _ask(networks, batches, config)
+    right = [logits.argmax(1) == batch.label for logits, _, batch in answers]
     return torch.cat(right).cpu().float().mean().item()
 
 
-def _score(networks: Networks, batches: loader.Batches) -> Scores:
+def _score(networks: Networks, batches: loader.Batches, config: TrainConfig) -> Scores:
     logits, labels, clips, errors = [], [], [], []
-    for scores, seen, (sample, label, clip) in _ask(networks, batches):
+    for scores, seen, (sample, label, clip) in _ask(networks, batches, config):
         logits.append(scores.float().cpu())
         labels.append(label.cpu())
         clips.append(clip)

@@ -31,12 +31,13 @@ class Sample:
         return Sample(*(None if x is None else x.to(device) for x in vars(self).values()))
 
 
-def flip(sample: Sample) -> Sample:
+def flip(sample: Sample, *, keep_dx: bool = False) -> Sample:
     """Mirror left and right; what moved right now moves left.
 
-    The released DMC-Net code forgets the sign (FACTS section 1); CoViAR's motion stream does not.
+    The released DMC-Net code forgets the sign (FACTS section 1), which ``keep_dx`` follows;
+    CoViAR's motion stream does not.
     """
-    sign = sample.motion.new_tensor([-1.0, 1.0]).view(1, 2, 1, 1)
+    sign = sample.motion.new_tensor([1.0 if keep_dx else -1.0, 1.0]).view(1, 2, 1, 1)
 
     def mirrored(field: Tensor | None) -> Tensor | None:
         return None if field is None else field.flip(-1) * sign
@@ -107,6 +108,8 @@ def augment(
     size: tuple[int, int],
     generator: torch.Generator,
     scales: Sequence[float] = (1, 0.875, 0.75),
+    *,
+    keep_dx: bool = False,
 ) -> Sample:
     """Cut a random window out of each item, mirror half of them, and bring all to ``size``.
 
@@ -119,6 +122,7 @@ def augment(
         size: (height, width) to come out.
         generator: a CPU generator; the only source of randomness, so one seed repeats a batch.
         scales: window scales, each at most 1.
+        keep_dx: mirror as the released code does (:func:`flip`).
     """
     items = len(sample.motion)
     scale = torch.tensor(scales)[torch.randint(len(scales), (items,), generator=generator)]
@@ -137,7 +141,7 @@ def augment(
         left = int(place[i, 1] * (frame[1] - width + 1))
         item = resize(crop(_item(sample, i), top, left, height, width), size)
         if mirror[i]:
-            item = flip(item)
+            item = flip(item, keep_dx=keep_dx)
         out.motion[i], out.residual[i] = item.motion[0], item.residual[0]
         if sample.flow is not None:
             out.flow[i] = item.flow[0]

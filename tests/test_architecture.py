@@ -8,12 +8,24 @@ from dmclib.paths import ROOT
 # CONTRIBUTING.md shows the same map, module by module; an import goes to a lower layer only.
 LAYERS = [
     {"paths", "errors", "files"},
-    {"timing", "video", "vectors", "lists", "manifest", "children", "scorefiles", "tvl1", "raft"},
+    {
+        "timing",
+        "parallel",
+        "video",
+        "vectors",
+        "lists",
+        "manifest",
+        "children",
+        "scorefiles",
+        "tvl1",
+        "raft",
+    },
     {"gops", "flow", "results", "corpora", "released", "checkpoints"},
     {"codec", "flowstore"},
     {"transforms", "models", "losses", "puppets", "prepare_one"},
     {"data", "prepare", "fast", "stream"},
     {"config", "loader"},
+    {"loop"},
     {"training", "evaluation"},
     {"jobs", "experiment", "fusions", "recognition", "figures", "profiles"},
     {

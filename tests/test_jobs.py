@@ -64,7 +64,7 @@ def stand_in(tmp_path, monkeypatch):
     return use
 
 
-EPOCH = "epoch() { echo $1 >new; mv new epoch; }"
+EPOCH = """epoch() { echo "{\\"epochs\\": $1}" >new; mv new progress.json; }"""
 ENDLESS = "epoch 1; sleep 60; true"  # sh stays, so that there are two processes to stop
 FINISHES = "touch scores.safetensors"
 
@@ -114,8 +114,15 @@ def test_a_killed_training_goes_on_and_ends_as_fit_ends_when_undisturbed(monkeyp
     expected = training.load_networks(stage).state_dict()
     rmtree(stage.folder)
 
+    moved = []
+
+    def kill_it_within_the_second_epoch(epochs):
+        moved.append(epochs)
+        if sum(moved) > 1:
+            os.kill(jobs._pid(stage), signal.SIGKILL)
+
     with monkeypatch.context() as patch:
-        watch(patch, lambda _: os.kill(jobs._pid(stage), signal.SIGKILL))
+        watch(patch, kill_it_within_the_second_epoch)
         with pytest.raises(DMCError, match=r"ended by SIGKILL .* go on from its last checkpoint"):
             run(stage)
     assert not stage.done
@@ -175,7 +182,7 @@ def test_a_training_outlives_the_kernel_that_started_it(stand_in, started):
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    while not (going.folder / "epoch").exists():
+    while not (going.folder / "progress.json").exists():
         assert kernel.poll() is None
         time.sleep(0.05)
     os.killpg(kernel.pid, signal.SIGKILL)

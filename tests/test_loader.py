@@ -200,13 +200,48 @@ def frames_of(clips):
 
 def test_in_memory_every_clip_comes_once_and_its_frames_from_its_own_segments():
     source = loader.InMemory(frames_of(5), segments=2, size=40)
-    batches = list(source.batches(0, 2, torch.Generator().manual_seed(0)))
-    assert sorted(torch.cat([batch.clip for batch in batches]).tolist()) == [0, 1, 2, 3, 4]
+    take, taken = source._take, []
+    source._take = lambda rows: taken.append(rows) or take(rows)
+    batches = list(source.batches(0, 2))
+    dealt = torch.cat([batch.clip for batch in batches])
+    assert sorted(dealt.tolist()) == [0, 1, 2, 3, 4]
     for batch in batches:
         assert batch.label.tolist() == [clip % 2 for clip in batch.clip]
-    rows = source._pick(torch.tensor([4, 1]), torch.Generator().manual_seed(0))
-    assert torch.equal(source.frames.clip[rows], torch.tensor([[4, 4], [1, 1]]))
+    rows = torch.stack(taken)
+    assert torch.equal(source.frames.clip[rows], dealt[:, None].expand(-1, 2))
     assert (rows[:, 1] > rows[:, 0]).all()
+
+
+def test_an_epoch_can_be_repeated_by_itself_and_the_next_is_another():
+    source = loader.InMemory(frames_of(5), segments=2, size=32, seed=4)
+    first, again, second = (list(source.batches(epoch, 2)) for epoch in (1, 1, 2))
+    for one, other in zip(first, again, strict=True):
+        assert torch.equal(one.clip, other.clip)
+        assert torch.equal(one.sample.motion, other.sample.motion)
+    assert any(not torch.equal(a.clip, b.clip) for a, b in zip(first, second, strict=True))
+
+
+def test_a_team_shares_each_batch_and_every_clip_looks_as_it_does_to_one_alone():
+    source = loader.InMemory(frames_of(5), segments=2, size=32)
+    whole = list(source.batches(3, 4))
+    shares = [list(source.batches(3, 4, rank=rank, team=2)) for rank in (0, 1)]
+    for alone, *parts in zip(whole, *shares, strict=True):
+        found = {
+            c: m
+            for p in parts
+            for c, m in zip(p.clip.tolist(), p.sample.motion.view(-1, 2, 2, 32, 32), strict=True)
+        }
+        assert sorted(found) == sorted(alone.clip.tolist())
+        for clip, motion in zip(
+            alone.clip.tolist(), alone.sample.motion.view(-1, 2, 2, 32, 32), strict=True
+        ):
+            assert torch.equal(found[clip], motion)
+
+
+def test_batches_are_as_equal_as_can_be():
+    sizes = [len(batch) for batch in loader.deal(17, 0, 8)]
+    assert sizes == [6, 6, 5]
+    assert [len(batch) for batch in loader.deal(16, 0, 8)] == [8, 8]
 
 
 def test_in_memory_all_gives_every_frame_in_order():

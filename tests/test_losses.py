@@ -29,3 +29,24 @@ def test_equations_2_and_3_against_their_formulas():
 def test_fooling_the_discriminator_lowers_the_generators_loss():
     taken_for_real = torch.tensor([[-4.0, 4.0]])
     assert losses.generator_loss(taken_for_real) < losses.generator_loss(-taken_for_real)
+
+
+def test_attention_counts_pixels_as_often_as_it_says():
+    cue, flow = torch.randn(2, 2, 3, 3), torch.randn(2, 2, 3, 3)
+    attention = torch.rand(2, 1, 3, 3)
+    expected = sum(
+        attention[n, 0, i, j] * (cue[n, c, i, j] - flow[n, c, i, j]) ** 2
+        for n in range(2) for c in range(2) for i in range(3) for j in range(3)
+    ) / (2 * 2 * 3 * 3)  # fmt: skip
+    torch.testing.assert_close(losses.reconstruction(cue, flow, attention), expected, **FLOAT32)
+    even = losses.reconstruction(cue, flow, torch.ones(2, 1, 3, 3))
+    torch.testing.assert_close(even, losses.reconstruction(cue, flow), **FLOAT32)
+
+
+def test_block_means_are_means_over_blocks_also_where_the_edge_cuts_one():
+    field = torch.randn(1, 2, 40, 20)
+    coarse = losses.block_means(field)
+    assert coarse.shape == field.shape
+    torch.testing.assert_close(coarse[0, :, 0, 0], field[0, :, :16, :16].mean((1, 2)), **FLOAT32)
+    torch.testing.assert_close(coarse[0, :, 39, 19], field[0, :, 32:, 16:].mean((1, 2)), **FLOAT32)
+    assert (coarse[0, 0, :16, :16] == coarse[0, 0, 0, 0]).all()

@@ -141,3 +141,41 @@ def test_a_network_survives_being_counted():
     models.count_macs(generator, (1, 2, 8, 8), (1, 3, 8, 8))
     assert generator.training
     assert all(torch.equal(a, b) for a, b in zip(before, generator.parameters(), strict=True))
+
+
+def test_the_pwc_size_generator_has_the_counts_that_its_widths_give():
+    widths = (128, 128, 96, 64, 32)  # FACTS section 2
+    generator = models.DenseGenerator(models.GeneratorConfig(widths=widths))
+    by_hand, channels = 0, 5
+    for width in (*widths, 2):
+        by_hand += 9 * channels * width + width
+        channels += width
+    assert sum(p.numel() for p in generator.parameters()) == by_hand
+
+
+def test_attention_is_one_more_channel_of_the_last_layer_and_has_mean_one():
+    generator = models.DenseGenerator(models.GeneratorConfig(attention=True))
+    assert sum(p.numel() for p in generator.parameters()) == 4_584 + 9 * 33 + 1
+    motion, residual = torch.randn(2, 2, 8, 10), torch.randn(2, 3, 8, 10)
+    cue, attention = generator.with_attention(motion, residual)
+    assert (cue.shape, attention.shape) == ((2, 2, 8, 10), (2, 1, 8, 10))
+    torch.testing.assert_close(attention.mean((1, 2, 3)), torch.ones(2), **FLOAT32)
+    assert (attention > 0).all()
+    assert torch.equal(cue, generator(motion, residual))
+    assert models.DenseGenerator().with_attention(motion, residual)[1] is None
+
+
+def test_two_networks_in_sequence_are_one_after_the_other():
+    two = models.DenseGenerator(models.GeneratorConfig(networks=2, attention=True))
+    assert sum(p.numel() for p in two.parameters()) == 2 * 4_584 + 9 * 33 + 1
+    motion, residual = torch.randn(1, 2, 8, 8), torch.randn(1, 3, 8, 8)
+    first = models.DenseGenerator()
+    first.load_state_dict({k: v for k, v in two.state_dict().items() if not k.startswith("foll")})
+    expected = two.following(first(motion, residual), residual)
+    torch.testing.assert_close(two(motion, residual), expected, **FLOAT32)
+
+
+def test_resnet_152_is_the_papers_network_for_i_frames():
+    with torch.device("meta"):
+        network = models.motion_resnet152(1000)
+    assert sum(p.numel() for p in network.parameters()) == 60_192_808  # torchvision's documentation

@@ -1,15 +1,21 @@
 import json
+import re
+import shutil
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from dmclib import codec, data, flowstore, loader, losses, paths, training
 from dmclib.config import TrainConfig
 from dmclib.data import Clip, DataConfig, Frames
-from dmclib.errors import CheckpointError, DatasetError
+from dmclib.errors import CheckpointError, DatasetError, DMCError
+from dmclib.loop import Loop
 from dmclib.losses import LossWeights
+from dmclib.parallel import Team
 from dmclib.transforms import Sample
 
 ALL_TERMS = LossWeights(reconstruction=10.0, adversarial=1.0)
@@ -33,10 +39,24 @@ def moving(clips, seed):
     )
 
 
+class TwoWays:
+    """What a training asks of a data set whose frames are at hand."""
+
+    name, classes = "two ways", ("up", "down")
+
+    def __init__(self, frames):
+        self.frames = frames
+
+    def clips(self, split):
+        labels = self.frames[split].label[::3].tolist()
+        return [Clip(f"clip {n}", label, split, None, None) for n, label in enumerate(labels)]
+
+
 @pytest.fixture(autouse=True)
 def two_directions(tmp_path, monkeypatch):
     frames = {"train": moving(6, 0), "validation": moving(2, 1), "test": moving(4, 2)}
     monkeypatch.setattr(data, "load_frames", lambda config, split: frames[split])
+    monkeypatch.setattr(DataConfig, "open", lambda config: TwoWays(frames))
     monkeypatch.setattr(paths, "CACHE", tmp_path)
 
 
@@ -99,60 +119,177 @@ def test_the_same_config_gives_the_same_weights_and_another_seed_others(tmp_path
 
 def steps(**changes):
     """A loop after its set-up, and a batch of it."""
-    made = config(weights=ALL_TERMS, **changes)
+    made = config(**{"weights": ALL_TERMS} | changes)
     train = loader.InMemory(moving(6, 0), segments=2, size=32)
-    loop = training._Loop(made, training.Networks(made, 2), train, torch.device("cpu"))
+    loop = Loop(made, training.Networks(made, 2), train, Team(torch.device("cpu")))
     sample = Sample(*(torch.randn(4, c, 32, 32) for c in (2, 3, 2)))
-    return loop, sample, torch.tensor([0, 1])
+    return loop, loader.Batch(sample, torch.tensor([0, 1]), torch.tensor([0, 1]))
 
 
-def copy(network):
-    return {name: p.detach().clone() for name, p in network.named_parameters()}
+def bits(network):
+    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
 
 
 def changed(before, network):
-    return {name for name, p in network.named_parameters() if not torch.equal(before[name], p)}
+    """The networks of which any weight or statistic is not what it was, to the bit."""
+    after = network.state_dict()
+    return {k.split(".")[0] for k, old in before.items() if not torch.equal(old, after[k])}
 
 
-def test_a_discriminator_step_moves_the_discriminator_alone():
-    loop, sample, labels = steps()
-    networks = loop.networks
-    before = copy(networks)
-    loop._update = lambda which, loss, update=loop._update: update(which, loss) if which else None
-    loop._step(sample, labels)
-    moved = changed(before, networks)
-    assert moved
-    assert all(name.startswith("discriminator.") for name in moved)
+def only(loop, *names):
+    """Have the loop take the steps of these networks alone."""
+    move = loop._move
+    loop._move = lambda *moved: move(*(name for name in moved if name in names))
 
 
-def test_a_generator_step_leaves_the_discriminator_alone():
-    loop, sample, labels = steps()
-    before = copy(loop.networks)
-    loop._update = lambda which, loss, update=loop._update: None if which else update(which, loss)
-    loop._step(sample, labels)
-    moved = changed(before, loop.networks)
-    assert not any(name.startswith("discriminator.") for name in moved)
-    assert any(name.startswith("generator.") for name in moved)
-    assert any(name.startswith("classifier.") for name in moved)
+def test_a_discriminator_step_leaves_generator_and_classifier_as_they_were_to_the_bit():
+    loop, batch = steps()
+    loop.networks.train()
+    before = bits(loop.networks)
+    loop._sum(loop._discriminate(share, *part) for share, *part in loop._parts(batch))
+    loop._move("discriminator")
+    assert changed(before, loop.networks) == {"discriminator"}
+
+
+def parameters(network):
+    return {name: p.detach().clone() for name, p in network.named_parameters()}
+
+
+def moved(before, network):
+    """The networks that have learned since."""
+    after = dict(network.named_parameters())
+    return {k.split(".")[0] for k, old in before.items() if not torch.equal(old, after[k])}
+
+
+def test_a_generator_step_leaves_the_discriminators_weights_as_they_were_to_the_bit():
+    loop, batch = steps()
+    only(loop, "generator", "classifier")
+    before = parameters(loop.networks)
+    loop._step(0, batch)
+    assert moved(before, loop.networks) == {"generator", "classifier"}
+
+
+def test_a_frozen_classifier_waits_while_the_generator_learns():
+    loop, _ = steps(frozen_epochs=1, weights=LossWeights(reconstruction=10.0))
+    for expected in ({"generator"}, {"generator", "classifier"}):
+        before = parameters(loop.networks)
+        loop.run_epoch()
+        assert moved(before, loop.networks) == expected
+
+
+def test_with_the_released_habit_even_steps_and_odd_ones_move_other_networks():
+    loop, batch = steps(habits=("classifier-with-discriminator",))
+    moves = []
+    loop._move = lambda *names: moves.append(names)
+    even, odd = loop._step(0, batch), loop._step(1, batch)
+    assert moves == [("discriminator",), ("classifier",), ("generator",)]
+    assert even.keys() == {
+        *("loss", "classification", "accuracy", "discriminator", "discriminator_accuracy")
+    }
+    torch.testing.assert_close(even["loss"], even["classification"])  # L_cls alone
+    assert odd.keys() == {"loss", "classification", "accuracy", "reconstruction", "adversarial"}
 
 
 def test_the_loss_is_equation_4_over_the_mean_of_the_segments():
-    loop, sample, labels = steps()
-    networks = loop.networks.eval()  # no dropout, so that both ways see the same discriminator
-    loop._update = lambda which, loss: None
-    terms = loop._step(sample, labels)
+    loop, batch = steps()
+    networks, sample = loop.networks.eval(), batch.sample  # no dropout: one discriminator
+    loop._move = lambda *names: None
+    terms = loop._step(0, batch)
     cue = networks.generator(sample.motion, sample.residual)
     logits = networks.classifier(cue).view(2, 2, -1).mean(1)
     expected = (
-        losses.classification(logits, labels)
+        losses.classification(logits, batch.label)
         + 10.0 * losses.reconstruction(cue, sample.flow)
         + 1.0 * losses.generator_loss(networks.discriminator(cue))
     )
-    assert terms["loss"] == pytest.approx(expected.item(), rel=1e-5)
+    assert terms["loss"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_the_released_target_of_stage_1_is_the_mean_over_blocks():
+    habit, batch = steps(habits=("block-target",), weights=LossWeights(reconstruction=10.0))
+    plain, _ = steps(weights=LossWeights(reconstruction=10.0))
+    plain.networks.load_state_dict(habit.networks.state_dict())
+    means = replace(batch.sample, flow=losses.block_means(batch.sample.flow))
+    found = [
+        loop._step(0, given)["reconstruction"]
+        for loop, given in ((habit, batch), (plain, batch._replace(sample=means)))
+    ]
+    assert torch.equal(*found)
+
+
+def test_a_batch_in_parts_has_the_gradients_of_the_whole():
+    whole, batch = steps()
+    parts, _ = steps(micro_batches=2)
+    parts.networks.load_state_dict(whole.networks.state_dict())
+    gradients = []
+    for loop in (whole, parts):
+        loop.networks.eval()  # normalisation and dropout, which see the parts, are left out
+        loop._sum(loop._learn(share, *part) for share, *part in loop._parts(batch))
+        gradients.append(
+            {k: p.grad for k, p in loop.networks.named_parameters() if p.grad is not None}
+        )
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_four_clips_can_be_learned_by_heart(monkeypatch):
+    four = {split: moving(4, 3) for split in data.SPLITS}
+    monkeypatch.setattr(data, "load_frames", lambda config, split: four[split])
+    monkeypatch.setattr(DataConfig, "open", lambda config: TwoWays(four))
+    terms = LossWeights(reconstruction=10.0)
+    mse = config(epochs=15, clips_per_batch=4, lr=3e-3, generator_lr=2e-2, weights=terms)
+    training.fit(mse)
+    log = training.load_log(mse)
+    assert log[-1]["accuracy"] == 1.0
+    assert log[-1]["classification"] < 0.1
+    assert log[-1]["reconstruction"] < 0.5 * log[0]["reconstruction"]
+
+
+def test_rates_fall_to_a_tenth_at_the_steps_also_after_a_restart(tmp_path):
+    def rates(loop):
+        found = []
+        for _ in range(loop.config.epochs - loop.epoch):
+            found.append(loop.optimizers["classifier"].param_groups[0]["lr"])
+            loop.run_epoch()
+        return found
+
+    how = {"epochs": 4, "steps": (1, 3), "lr": 1e-2, "weights": LossWeights()}
+    assert rates(steps(**how)[0]) == pytest.approx([1e-2, 1e-3, 1e-3, 1e-4])
+    loop, _ = steps(**how)
+    loop.run_epoch(), loop.run_epoch()
+    loop.save(tmp_path / "checkpoint.safetensors")
+    again, _ = steps(**how)
+    again.restore(tmp_path / "checkpoint.safetensors")
+    assert rates(again) == pytest.approx([1e-3, 1e-4])
+
+
+def test_first_layer_body_and_last_layer_can_learn_at_their_own_rates():
+    loop, _ = steps(lr=1.0, first_layer_lr=0.1, body_lr=0.01)
+    rate = {
+        id(p): group["max_lr"]
+        for group in loop.optimizers["classifier"].param_groups
+        for p in group["params"]
+    }
+    named = dict(loop.networks.classifier.named_parameters())
+    assert len(rate) == len(named)
+    found = {name: rate[id(named[name])] for name in ("conv1.weight", "bn1.bias", "fc.weight")}
+    assert found == {"conv1.weight": 0.1, "bn1.bias": 0.1, "fc.weight": 1.0}
+    assert rate[id(named["layer3.0.conv1.weight"])] == 0.01
+
+
+def test_bf16_trains_float32_weights():
+    trained = config(weights=ALL_TERMS, epochs=1, precision="bf16")
+    scores = training.fit(trained)
+    assert {t.dtype for t in weights(trained).values()} == {torch.float32, torch.int64}
+    assert scores.logits.dtype == torch.float32
+    assert scores.logits.isfinite().all()
 
 
 class Prepared:
     """Small compressed clips of which one class moves up, the other down, with their flow."""
+
+    name, classes = "prepared", ("up", "down")
 
     def __init__(self, folder):
         self.folder = folder
@@ -242,26 +379,93 @@ def test_a_stage_takes_over_every_network_of_the_stage_before():
     training.fit(flow)
     stage = config(start_from=flow)
     networks = training.Networks(stage, 2)
-    training._take_over(networks, flow)
+    training._take_over(networks, stage)
     for name, tensor in training.load_networks(flow).classifier.state_dict().items():
         assert torch.equal(networks.classifier.state_dict()[name], tensor), name
 
 
-def test_a_stage_without_the_one_before_says_what_to_train():
-    with pytest.raises(CheckpointError, match="train its flow stage first"):
-        training.fit(config(start_from=config("flow")))
+def test_a_stage_without_the_one_before_says_which_command_trains_it():
+    flow = config("flow")
+    told = r"starts from a flow stage that has not been trained .* python -m dmclib\.jobs (.*)$"
+    with pytest.raises(CheckpointError, match=told) as refused:
+        training.fit(config(start_from=flow))
+    file = Path(re.search(told, str(refused.value))[1])
+    assert TrainConfig.from_json(file.read_text()) == flow
+    assert file.parent == flow.folder
+
+
+def test_a_checkpoint_of_another_config_is_refused_with_what_differs():
+    def stop(row):
+        raise KeyboardInterrupt
+
+    one, other = config(seed=1), config(seed=2, lr=0.5)
+    with pytest.raises(KeyboardInterrupt):
+        training.fit(one, on_epoch=stop)
+    shutil.copytree(one.folder, other.folder)
+    with pytest.raises(CheckpointError, match=r"another training, which differs in lr, seed;"):
+        training.fit(other)
+
+
+def test_a_tampered_checkpoint_is_refused():
+    def stop(row):
+        raise KeyboardInterrupt
+
+    one = config()
+    with pytest.raises(KeyboardInterrupt):
+        training.fit(one, on_epoch=stop)
+    file = one.folder / "checkpoint.safetensors"
+    tensors = load_file(file)
+    save_file(tensors, file)  # without its note
+    with pytest.raises(CheckpointError, match="is no checkpoint of a training"):
+        training.fit(one)
+
+
+@pytest.mark.parametrize(
+    ("label", "sentence"),
+    [(7, "have the label 7, and the 2 classes are 0 to 1"), (0, "no clip to train on of down")],
+)
+def test_labels_that_do_not_fit_are_refused_before_anything_is_decoded(
+    monkeypatch, label, sentence
+):
+    wrong = moving(6, 0)
+    wrong.label[:] = label
+    monkeypatch.setattr(DataConfig, "open", lambda config: TwoWays({s: wrong for s in data.SPLITS}))
+    monkeypatch.setattr(data, "load_frames", None)
+    with pytest.raises(DatasetError, match=sentence):
+        training.fit(config())
+
+
+def test_a_batch_larger_than_the_data_set_is_refused():
+    with pytest.raises(DatasetError, match="batch of 7 clips is more than the 6 that two ways"):
+        training.fit(config(clips_per_batch=7))
+
+
+def test_an_unknown_device_is_refused():
+    with pytest.raises(DMCError, match="there is no device 'abacus' here: choose auto or cpu"):
+        training.fit(config(), device="abacus")
 
 
 def test_a_loss_that_is_no_number_stops_the_training():
     broken = config("flow", lr=float("inf"))
-    with pytest.raises(FloatingPointError, match=r"epoch \d, step \d, clips"):
+    with pytest.raises(FloatingPointError, match=r"epoch \d, step \d, clips clip \d, clip \d;"):
         training.fit(broken)
     assert not broken.done
 
 
-@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"size": 16}, {"segments": 7}])
-def test_a_config_that_cannot_be_trained_is_refused(wrong):
-    with pytest.raises(ValueError, match="cannot train"):
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"epochs": 0}, "cannot train"),
+        ({"size": 16}, "cannot train"),
+        ({"segments": 7}, "cannot train"),
+        ({"micro_batches": 3}, "2 clips in 3 parts"),
+        ({"habits": ("smoking",)}, "habits has no 'smoking'; there are keep-dx"),
+        ({"precision": "fp8"}, "precision has no 'fp8'"),
+        ({"stream": "flow", "frozen_epochs": 1}, "no generator to train"),
+    ],
+)
+def test_a_config_that_cannot_be_trained_is_refused(wrong, sentence):
+    with pytest.raises(DMCError, match=sentence):
         config(**wrong)
 
 

@@ -220,3 +220,19 @@ def test_a_window_has_the_shape_of_the_size_asked_for():
     out = transforms.center_crop(translating(8.0, 8.0), (20, 30), scale=1)
     assert out.motion.shape[-2:] == (20, 30)
     torch.testing.assert_close(out.motion, torch.full((1, 2, 20, 30), 5.0))
+
+
+def test_the_released_flip_leaves_dx_as_it_is():
+    sample = Sample(torch.randn(1, 2, 4, 6), torch.randn(1, 3, 4, 6), torch.randn(1, 2, 4, 6))
+    mirrored = transforms.flip(sample, keep_dx=True)
+    assert torch.equal(mirrored.motion, sample.motion.flip(-1))
+    assert torch.equal(mirrored.flow, sample.flow.flip(-1))
+
+
+def test_a_sample_moves_to_another_device_whole():
+    moved = Sample(torch.zeros(1, 2, 4, 6), torch.zeros(1, 3, 4, 6)).to("meta")
+    assert (moved.motion.device.type, moved.residual.device.type, moved.flow) == (
+        "meta",
+        "meta",
+        None,
+    )
