@@ -91,11 +91,12 @@ def transcode(
     gop: int = 12,
     quantizer: int = 1,
     frames: int | None = None,
+    letterbox: bool = False,
 ) -> None:
     """Turn any readable video into a clip as :func:`encode` makes it.
 
-    Every decoded frame is kept, in order, turned upright and scaled to ``size`` whatever its shape
-    was (CoViAR scales every video to 340x256). One frame is in memory at a time.
+    Every decoded frame is kept, in order, upright and scaled to ``size``, by default whatever its
+    shape, as CoViAR scales every video to 340x256. One frame is in memory at a time.
 
     Args:
         source: any video that FFmpeg reads.
@@ -103,13 +104,15 @@ def transcode(
         size: width and height of the clip in pixels, both even.
         gop, quantizer: as for :func:`encode`.
         frames: of a longer source only so many, from its beginning; the rest is not looked at.
+        letterbox: keep the picture's shape, in the middle between two black bars
+            (:func:`dmclib.video.letterbox`).
 
     Raises:
         VideoError: ``source`` is missing, damaged, cut short or without video; a setting is out of
             range.
     """
     source, target = Path(source), Path(target)
-    reformatter = VideoReformatter()
+    reformatter, convert = VideoReformatter(), video.letterbox if letterbox else video.to_yuv
     video.check_size(target, size)
 
     with video.opened(source) as (container, stream):
@@ -117,7 +120,7 @@ def transcode(
         def scaled() -> Iterator[av.VideoFrame]:
             for frame in islice(video.decoded(source, container, stream), frames):
                 try:
-                    yuv = video.to_yuv(video.upright(frame, reformatter), reformatter, size)
+                    yuv = convert(video.upright(frame, reformatter), reformatter, size)
                 except video.AV_ERRORS as error:
                     found = f"a picture cannot be scaled ({error})"
                     raise video.damaged(source, found) from error

@@ -45,9 +45,12 @@ class Corpus:
             there; empty where the publishers give no lists.
         missing: names that the lists hold and that are not there, sorted.
         shortfall: what a whole copy has and this one lacks, in a sentence; empty if it is whole.
+        letterbox: whether its videos keep their shape, between black bars, when they are re-encoded
+            to one size; otherwise they are stretched to it, as the paper's are.
     """
 
     shortfall = ""
+    letterbox = False
 
     def __init__(
         self,

@@ -147,8 +147,9 @@ class _Listed:
 class Videos(_Listed):
     """A corpus in its publishers' files; flow is TV-L1.
 
-    Clips are re-encoded to 340x256, GOP 12, quantizer 1 (paper, 4.2) when they are first needed.
-    That is for small folders; a whole corpus is prepared first (:class:`Prepared`).
+    Clips are re-encoded to 340x256, GOP 12, quantizer 1 (paper, 4.2) when they are first needed,
+    in their own shape if the corpus says so. That is for small folders; a whole corpus is prepared
+    first (:class:`Prepared`).
 
     Args:
         corpus: what is there.
@@ -157,14 +158,14 @@ class Videos(_Listed):
     """
 
     def __init__(self, corpus: Corpus, *, split_number: int = 1, split_seed: int = 0):
-        self.name, self.classes = corpus.name, corpus.classes
-        found = {video.name: _to_make(video) for video in corpus.videos}
+        self.name, self.classes, self._letterbox = corpus.name, corpus.classes, corpus.letterbox
+        found = {video.name: _to_make(video, corpus.letterbox) for video in corpus.videos}
         super().__init__(found, corpus.lists, split_number, split_seed, corpus.root)
 
     def make(self, clip: Clip) -> None:
         """Re-encode the source if that has not been done."""
         if not clip.path.exists():
-            codec.transcode(clip.source, clip.path, gop=GOP)
+            codec.transcode(clip.source, clip.path, gop=GOP, letterbox=self._letterbox)
 
     def flow(self, clip: Clip, index: int, previous: np.ndarray, current: np.ndarray) -> np.ndarray:
         """TV-L1 flow from ``previous`` to ``current``, float32 (2, H, W), px."""
@@ -397,15 +398,16 @@ def _extract(dataset: Dataset, clip: Clip, config: DataConfig, target: Path) -> 
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, partial)
 
 
-def _to_make(video: Video) -> Clip:
-    """A clip in the cache, named by what the video holds and by the code that makes it."""
+def _to_make(video: Video, letterbox: bool) -> Clip:
+    """A clip in the cache, named by what the video holds and by how and what code makes it."""
     try:
         content = manifest.sha256(video.source)[:16]
     except OSError as problem:
         raise DatasetError(
             f"{video.source} cannot be read ({problem}); mend or remove it."
         ) from None
-    path = paths.CACHE / "clips" / f"{content}-{files.code_digest(*MADE_BY)}.mp4"
+    name = f"{content}-{files.code_digest(*MADE_BY)}" + ("-letterbox" if letterbox else "")
+    path = paths.CACHE / "clips" / f"{name}.mp4"
     return Clip(video.name, video.label, "", video.source, path)
 
 

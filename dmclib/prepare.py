@@ -1,10 +1,10 @@
 """A corpus made ready for training: every video re-encoded, with its flow, and a manifest.
 
-Each video is one task: transcode to 340x256, GOP 12, quantizer 1 (paper, 4.2), then the flow
-between successive frames of the *prepared* clip, which are the ones that a training sees. Tasks run
-on the cores of this machine or, unchanged, on a Dask cluster; both are a ``concurrent.futures``
-executor. A task's work is done in a child process (``children``), so that a video may crash or hang
-its decoder without harm.
+Each video is one task: transcode to 340x256 (in its own shape if the corpus says so), GOP 12,
+quantizer 1 (paper, 4.2), then the flow between successive frames of the *prepared* clip, which are
+the ones that a training sees. Tasks run on the cores of this machine or, unchanged, on a Dask
+cluster; both are a ``concurrent.futures`` executor. A task's work is done in a child process
+(``children``), so that a video may crash or hang its decoder without harm.
 
 A run may be killed at any moment; the next one makes again what was in hand, and nothing else. The
 manifest and the quarantine are written at the end, and do not show how often that happened.
@@ -121,7 +121,7 @@ def prepare(
     try:
         with _claimed(out, corpus.name, flow) as method:
             made = {
-                "codec": prepare_one.codec_settings(),
+                "codec": prepare_one.codec_settings(corpus.letterbox),
                 "flow": prepare_one.flow_settings(method),
             }
             _clean(out)

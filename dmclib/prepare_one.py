@@ -36,10 +36,12 @@ def places(out: Path, name: str) -> tuple[Path, Path, Path]:
     )
 
 
-def codec_settings() -> dict:
+def codec_settings(letterbox: bool) -> dict:
     """What a clip follows from, besides its source."""
     settings = {"codec": "mpeg4", "width": SIZE[0], "height": SIZE[1], "gop": GOP}
     settings |= {"quantizer": QUANTIZER, "b_frames": 0, "format": FORMAT}
+    if letterbox:  # named only where it is so: records from before it could be asked for stay valid
+        settings["letterbox"] = True
     return settings | {"tools": _codec_tools(settings)}
 
 
@@ -167,8 +169,14 @@ def _make(task: dict, beat: Callable[[], None]) -> bool:
         made = True
         record.unlink(missing_ok=True)
         how = task["codec"]
-        size = how["width"], how["height"]
-        codec.transcode(source, clip, size=size, gop=how["gop"], quantizer=how["quantizer"])
+        codec.transcode(
+            source,
+            clip,
+            size=(how["width"], how["height"]),
+            gop=how["gop"],
+            quantizer=how["quantizer"],
+            letterbox=how.get("letterbox", False),
+        )
         beat()
         info = codec.probe(clip)
         if info.frames < 2:

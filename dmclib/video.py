@@ -295,6 +295,32 @@ def to_yuv(frame: av.VideoFrame, reformatter: VideoReformatter, size: tuple) -> 
     )
 
 
+def letterbox(frame: av.VideoFrame, reformatter: VideoReformatter, size: tuple) -> av.VideoFrame:
+    """Convert as :func:`to_yuv` does, but in the picture's own shape, between two black bars.
+
+    Its sides are rounded to even pixels, and it begins at one, since colour has half the size; so
+    it may lie a pixel off the centre. The frame's pixels are taken as square.
+    """
+    scale = min(size[0] / frame.width, size[1] / frame.height)
+    width, height = (max(2, 2 * round(side * scale / 2)) for side in (frame.width, frame.height))
+    left, top = (size[0] - width) // 4 * 2, (size[1] - height) // 4 * 2
+    picture = to_yuv(frame, reformatter, (width, height))
+    boxed = av.VideoFrame(*size, "yuv420p")
+    black = (16, 1), (128, 2), (128, 2)  # of brightness and both colours; px to one of theirs
+    for (value, px), source, target in zip(black, picture.planes, boxed.planes, strict=True):
+        whole = _samples(target)
+        whole[:] = value
+        inside = np.s_[top // px : (top + height) // px, left // px : (left + width) // px]
+        whole[inside] = _samples(source)
+    return boxed
+
+
+def _samples(plane: av.video.plane.VideoPlane) -> np.ndarray:
+    """A plane's bytes, (height, width), shared with it."""
+    rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
+    return rows[:, : plane.width]
+
+
 def write(
     frames: Iterator[av.VideoFrame], path: Path, *, fps: Fraction, gop: int, quantizer: int
 ) -> None:

@@ -416,6 +416,61 @@ def test_transcoding_keeps_every_frame_and_gives_the_size_asked_for(tmp_path):
     assert abs(np.mean([f.rgb.mean() for f in frames]) - before) < 2
 
 
+def bright(path):
+    """The rows and columns of a clip's first picture that are brighter than grey, as two slices."""
+    seen = next(codec.decode_rgb(path)).max(axis=2) > 128
+    return tuple(
+        np.s_[found[0] : found[-1] + 1]
+        for found in (np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0)))
+    )
+
+
+def boxed(folder, pictures, size=(340, 256)):
+    codec.encode(pictures, folder / "source.mp4")
+    codec.transcode(folder / "source.mp4", folder / "clip.mp4", size=size, letterbox=True)
+    return folder / "clip.mp4"
+
+
+@pytest.mark.parametrize(
+    ("source", "size", "inside"),
+    [  # width and height; rows and columns of the picture, even and in the middle
+        ((64, 64), (340, 256), np.s_[0:256, 42:298]),
+        ((118, 200), (340, 256), np.s_[0:256, 94:246]),  # 151.04 wide
+        ((612, 288), (340, 256), np.s_[48:208, 0:340]),
+        ((48, 32), (64, 48), np.s_[2:44, 0:64]),  # 42.7 high: 6 rows are over, 2 and 4
+        ((4, 640), (340, 256), np.s_[0:256, 168:170]),  # never thinner than a colour sample
+    ],
+)
+def test_a_letterboxed_picture_has_its_exact_place_between_black_bars(
+    tmp_path, source, size, inside
+):
+    orange = np.full((source[1], source[0], 3), (255, 128, 0), np.uint8)
+    clip = boxed(tmp_path, [orange, orange], size)
+    info = codec.probe(clip)
+    assert (info.width, info.height, info.frames) == (*size, 2)
+    assert bright(clip) == inside
+    for rgb in codec.decode_rgb(clip):
+        bars = np.ones(rgb.shape[:2], bool)
+        bars[inside] = False
+        assert rgb[bars].max(initial=0) <= 4  # a block over the edge is coded, not exact
+        assert abs(rgb[inside].astype(int) - (255, 128, 0)).max() <= 4
+
+
+def test_a_square_stays_square_in_a_letterbox_and_not_without(tmp_path):
+    picture = np.zeros((64, 64, 3), np.uint8)
+    picture[16:48, 16:48] = 255
+    clip = boxed(tmp_path, [picture])
+    assert bright(clip) == np.s_[64:192, 106:234]  # 128 x 128
+    codec.transcode(tmp_path / "source.mp4", tmp_path / "stretched.mp4")
+    assert bright(tmp_path / "stretched.mp4") == np.s_[64:192, 85:255]
+
+
+def test_a_letterbox_of_the_pictures_own_shape_changes_nothing(tmp_path):
+    clip = boxed(tmp_path, moving_pictures(6), (100, 68))
+    codec.transcode(tmp_path / "source.mp4", tmp_path / "plain.mp4", size=(100, 68))
+    assert clip.read_bytes() == (tmp_path / "plain.mp4").read_bytes()
+
+
 @pytest.mark.parametrize("suffix", [".mkv", ".avi"])
 def test_the_call_that_an_error_names_is_the_cure(tmp_path, suffix):
     source = foreign(tmp_path / f"film{suffix}")

@@ -122,6 +122,22 @@ def names(dataset, split):
     return [clip.name for clip in dataset.clips(split)]
 
 
+def test_a_letterboxed_clip_is_never_taken_for_a_stretched_one(folder, cache):
+    boxed = VideoFolder(folder)
+    boxed.letterbox = True
+    made = {}
+    for how, corpus in (("stretched", VideoFolder(folder)), ("boxed", boxed)):
+        dataset = data.Videos(corpus)
+        clip = dataset.clips("test")[0]
+        dataset.make(clip)
+        made[how] = clip
+    assert made["boxed"].source == made["stretched"].source
+    assert made["boxed"].path.stem != made["stretched"].path.stem  # frames are kept under it too
+    edges = {how: next(codec.decode_rgb(clip.path))[:10].max() for how, clip in made.items()}
+    assert edges["boxed"] == 0  # 48x32 fills 340x226
+    assert edges["stretched"] > 0
+
+
 def test_a_folder_is_split_without_a_clip_on_two_sides(folder):
     dataset = read(folder)
     assert dataset.classes == ("fall", "rise")

@@ -178,6 +178,22 @@ def test_another_codec_setting_makes_everything_again(copied, monkeypatch):
     assert manifest.read(out).codec["quantizer"] == 8
 
 
+def test_a_corpus_may_have_its_videos_letterboxed_and_then_the_manifest_says_so(copied, tmp_path):
+    root, out = copied
+    assert "letterbox" not in manifest.read(out).codec  # so that folders from before stay valid
+    before = stamps(out)
+    corpus = corpora.VideoFolder(root)
+    corpus.letterbox = True
+    report = prepare.prepare(corpus, out, jobs=1)
+    assert report.made == 4
+    assert not before.items() & stamps(out).items()
+    assert manifest.read(out).codec["letterbox"] is True
+    clip = out / manifest.read(out).entries["class0/1.mp4"].clip
+    codec.transcode(root / "class0" / "1.mp4", tmp_path / "clip.mp4", letterbox=True)
+    assert clip.read_bytes() == (tmp_path / "clip.mp4").read_bytes()
+    assert prepare.prepare(corpus, out, jobs=1).made == 0
+
+
 def test_the_same_clip_from_a_newer_encoder_keeps_its_flow(copied):
     root, out = copied
     before = stamps(out)
