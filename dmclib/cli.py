@@ -95,7 +95,9 @@ def reproduce(
 
 @app.command()
 def prepare(
-    dataset: Annotated[str, typer.Argument(help="ucf101, hmdb51, kinetics-n50 or folder")],
+    dataset: Annotated[
+        str, typer.Argument(help="ucf101, hmdb51, kinetics-n50, ut-interaction or folder")
+    ],
     root: Annotated[
         Path | None, typer.Option(help="the data set as its publishers ship it")
     ] = None,

@@ -1,11 +1,12 @@
 import os
 import random
+from collections import Counter
 from contextlib import contextmanager
 
 import pytest
 
 from dmclib import corpora, lists
-from dmclib.corpora import HMDB51, UCF101, KineticsN50, VideoFolder
+from dmclib.corpora import HMDB51, UCF101, KineticsN50, UTInteraction, VideoFolder
 from dmclib.errors import DatasetError
 
 
@@ -358,7 +359,7 @@ def test_a_folder_that_is_not_the_data_set_says_what_was_expected(tmp_path):
         KineticsN50(tmp_path)
     with pytest.raises(DatasetError, match="is not a folder"):
         VideoFolder(tmp_path / "absent")
-    with pytest.raises(DatasetError, match="ucf101, hmdb51, kinetics-n50, folder"):
+    with pytest.raises(DatasetError, match="ucf101, hmdb51, kinetics-n50, ut-interaction, folder"):
         corpora.open_corpus("ucf", tmp_path)
 
 
@@ -395,6 +396,56 @@ def test_names_as_ut_interactions_give_its_leave_one_sequence_out_lists(tmp_path
     assert VideoFolder(tmp_path / "ut").lists == {}
 
 
+def interactions():
+    """UT-Interaction's 60 file names with their classes; sequence 8 has the punch that 6 lacks."""
+    classes = ("handshake", "hug", "kick", "point", "punch", "push")
+    sequences = [(s, k) for s in range(1, 11) for k in range(6)]
+    sequences = sorted((8, 4) if pair == (6, 4) else pair for pair in sequences)
+    return [(classes[k], f"{n}_{s}_{k}.avi") for n, (s, k) in enumerate(sequences)]
+
+
+@pytest.mark.parametrize("place", ["{1}", "segmented_set1/{1}", "{0}/{1}"])
+def test_ut_interaction_is_read_as_published_or_from_class_folders(tmp_path, place):
+    Tree(tmp_path).videos([place.format(*one) for one in interactions()])
+    corpus = corpora.open_corpus("ut-interaction", tmp_path)
+    assert corpus.classes == ("handshake", "hug", "kick", "point", "punch", "push")
+    assert [video.name for video in corpus.videos] == sorted(map("/".join, interactions()))
+    assert all(corpus.classes[video.label] in video.name for video in corpus.videos)
+    assert (corpus.shortfall, corpus.missing, corpus.letterbox) == ("", (), True)
+    assert VideoFolder.letterbox is False
+    for number, parts in corpus.lists.items():
+        assert {lists.scene(name) for name in parts["test"]} == {f"sequence {number}"}
+        assert sorted(parts["train"] + parts["test"]) == [video.name for video in corpus.videos]
+    tests = [len(parts["test"]) for parts in corpus.lists.values()]
+    assert tests == [6, 6, 6, 6, 6, 5, 6, 7, 6, 6]
+
+
+def test_a_partial_ut_interaction_keeps_the_numbers_of_its_sequences(tmp_path):
+    there = [one for one in interactions() if "_3_" not in one[1]]
+    Tree(tmp_path).videos(["/".join(one) for one in there])
+    with pytest.raises(DatasetError, match=r"54 of 60 videos.*split 3 54 of 54 \+ 0 of 6"):
+        UTInteraction(tmp_path)
+    corpus = UTInteraction(tmp_path, allow_partial=True)
+    assert corpus.lists[3]["test"] == ()
+    assert {lists.scene(name) for name in corpus.lists[4]["test"]} == {"sequence 4"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("hug/1_1_1.avi", "hug/1_11_1.avi", "1_11_1.avi is not .*sequence 1 to 10.*Set 2"),
+        ("hug/1_1_1.avi", "hug/1_1_6.avi", "1_1_6.avi is not .*label 0 to 5"),
+        ("hug/1_1_1.avi", "hug/best.avi", "best.avi is not"),
+        ("hug/1_1_1.avi", "kick/1_1_1.avi", "kick/1_1_1.avi is 'hug'"),
+    ],
+)
+def test_a_file_that_is_not_ut_interactions_is_named(tmp_path, old, new, said):
+    Tree(tmp_path).videos(["/".join(one) for one in interactions()])
+    (tmp_path / old).rename(tmp_path / new)
+    with pytest.raises(DatasetError, match=said):
+        UTInteraction(tmp_path, allow_partial=True)
+
+
 @pytest.mark.parametrize(
     ("one", "other", "same"),
     [
@@ -420,7 +471,9 @@ def test_the_partial_copy_at_hand_is_counted_and_needs_leave(shared_data):
 
 
 @pytest.mark.data
-def test_ut_interaction_is_split_by_sequence(shared_data):
-    corpus = VideoFolder(shared_data / "ut-interaction-set1")
-    assert (len(corpus.videos), len(corpus.lists)) == (60, 10)
-    assert sum(len(parts["test"]) for parts in corpus.lists.values()) == 60
+def test_the_real_ut_interaction_is_whole(shared_data):
+    corpus = UTInteraction(shared_data / "ut-interaction-set1")
+    assert Counter(video.label for video in corpus.videos) == dict.fromkeys(range(6), 10)
+    assert corpus.lists == VideoFolder(shared_data / "ut-interaction-set1").lists
+    punches = [sum("punch/" in n for n in corpus.lists[k]["test"]) for k in range(1, 11)]
+    assert punches == [1, 1, 1, 1, 1, 0, 1, 2, 1, 1]

@@ -264,6 +264,36 @@ def test_a_sequence_that_shows_every_class_is_on_one_side(tmp_path):
     assert all(len(found) == 1 for found in sides.values())
 
 
+def interactions(root):
+    """Three classes in seven sequences; sequence 6 has no push, and sequence 5 has two."""
+    for label, name in enumerate(("hug", "kick", "push")):
+        for sequence in range(1, 8):
+            index = 3 * sequence + label
+            shown = 5 if (name, sequence) == ("push", 6) else sequence
+            video(root / name / f"{index}_{shown}_{label}.mp4", index)
+
+
+def test_a_class_may_be_missing_from_a_test_where_every_clip_is_tested_once(tmp_path):
+    interactions(tmp_path)
+    dataset = read(tmp_path, split_number=6)
+    assert names(dataset, "test") == ["hug/18_6_0.mp4", "kick/19_6_1.mp4"]
+    for split in ("train", "validation"):
+        assert {clip.label for clip in dataset.clips(split)} == {0, 1, 2}
+
+
+def test_it_may_not_where_the_lists_leave_clips_out(tmp_path):
+    for name in ("fall", "rise"):
+        for number in range(4):
+            video(tmp_path / "videos" / name / f"{number}.mp4", number)
+    beside = tmp_path / "ucfTrainTestlist"
+    beside.mkdir()
+    (beside / "testlist01.txt").write_text("fall/0.mp4\n")
+    train = [f"{name}/{n}.mp4\n" for name in ("fall", "rise") for n in (1, 2, 3)]
+    (beside / "trainlist01.txt").write_text("".join(train))
+    with pytest.raises(DatasetError, match="gives no test clip of rise"):
+        read(tmp_path / "videos")
+
+
 FIELD = np.stack([np.full((256, 340), 2.5), np.full((256, 340), -1.0)]).astype(np.float32)
 
 

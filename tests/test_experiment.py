@@ -202,14 +202,17 @@ def test_every_row_has_the_same_columns(trained, monkeypatch):
     assert list(row) == list(experiment.metadata_row(CLIPS))
 
 
-def test_metadata_are_of_the_publishers_file(tmp_path, monkeypatch):
+@pytest.mark.parametrize("letterbox", [False, True])
+def test_metadata_are_of_the_publishers_file(tmp_path, monkeypatch, letterbox):
     monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
     for name in ("fall", "rise"):
         for number in range(8):
             (tmp_path / "videos" / name).mkdir(parents=True, exist_ok=True)
             file = tmp_path / "videos" / name / f"{number}.mp4"
             codec.encode([np.full((32, 48, 3), number, np.uint8)] * 4, file)
-    dataset = data.Videos(VideoFolder(tmp_path / "videos"))
+    corpus = VideoFolder(tmp_path / "videos")
+    corpus.letterbox = letterbox
+    dataset = data.Videos(corpus)
     features, labels = experiment.metadata(dataset, "test")
     assert labels.tolist() == [0, 0, 1, 1]
     assert features[:, :4].tolist() == [[48, 32, 25, 4]] * 4
