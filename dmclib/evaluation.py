@@ -62,6 +62,35 @@ def top1(scores: np.ndarray, labels: np.ndarray) -> float:
     return float((scores.argmax(axis=1) == labels).mean())
 
 
+def called_right(
+    scores: Mapping[str, np.ndarray],
+    labels: np.ndarray,
+    methods: Mapping[str, Mapping[str, float]],
+) -> dict[str, np.ndarray]:
+    """Which videos each method has right: method -> bool ``(videos,)``.
+
+    Args:
+        scores: stream name -> float ``(videos, classes)``, same videos in the same order.
+        labels: int ``(videos,)``.
+        methods: method -> the weights of the streams that it fuses (:func:`fuse`).
+    """
+    fused = {
+        method: fuse({stream: scores[stream] for stream in weights}, weights)
+        for method, weights in methods.items()
+    }
+    return {method: own.argmax(axis=1) == labels for method, own in fused.items()}
+
+
+def accuracy_rows(right: Mapping[str, np.ndarray]) -> list[dict]:
+    """A row a method: ``variant``, ``accuracy``, Wilson's ``low`` and ``high``, ``n``; 0 to 1."""
+    rows = []
+    for method, own in right.items():
+        low, high = wilson_interval(int(own.sum()), len(own))
+        row = {"variant": method, "accuracy": float(own.mean()), "low": low, "high": high}
+        rows.append(row | {"n": len(own)})
+    return rows
+
+
 def wilson_interval(correct: int, n: int, *, confidence: float = 0.95) -> tuple[float, float]:
     """Interval of an accuracy of ``correct`` out of ``n`` *independent* cases, both 0 to 1.
 

@@ -6,7 +6,9 @@ the mean of all its raw scores, and that is what streams are fused from (:func:`
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +18,18 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from dmclib import checkpoints, codec, data, fast, loader, timing, training, transforms
+from dmclib import (
+    checkpoints,
+    codec,
+    data,
+    evaluation,
+    fast,
+    files,
+    loader,
+    timing,
+    training,
+    transforms,
+)  # fmt: skip
 from dmclib.config import TrainConfig
 from dmclib.errors import CheckpointError, ScoreFileError
 from dmclib.transforms import Sample
@@ -88,11 +101,13 @@ def _whole_frames(clip: data.Clip, stream: str, dataset: data.Dataset | None = N
         return segments.read(clip, numbers)
     before = codec.read_at(clip.path, [number - 1 for number in numbers])
     frames = codec.read_at(clip.path, numbers)
-    fields = [
-        dataset.flow(clip, frame.index, previous.rgb, frame.rgb)
-        for previous, frame in zip(before, frames, strict=True)
-    ]
-    flow = torch.from_numpy(np.stack(fields))
+
+    def field(previous: codec.CompressedFrame, frame: codec.CompressedFrame) -> np.ndarray:
+        return dataset.flow(clip, frame.index, previous.rgb, frame.rgb)
+
+    # TV-L1 takes about a second a frame of one core, and lets others run meanwhile.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        flow = torch.from_numpy(np.stack(list(pool.map(field, before, frames))))
     return Sample(flow, flow.new_zeros(FRAMES, 3, *flow.shape[2:]), flow)
 
 
@@ -131,7 +146,7 @@ def score_split(
     Args:
         config: the training; of flow, the data set's own is taken or computed, as for training.
         split: ``test`` or ``validation``.
-        first: only so many clips, from the front of the data set's order.
+        first: only so many clips, classes taking turns, each from the front of its order.
         device: ``cpu``, ``cuda``, or ``auto``, which is a GPU where there is one.
 
     Returns:
@@ -142,12 +157,15 @@ def score_split(
         VideoError, DatasetError: a clip cannot be read, or is missing; the message names it.
     """
     many = "" if first is None else f"-{first}"
-    target = config.folder / f"clips-{split}{many}.safetensors"
+    code = files.code_digest("fast", "recognition")  # the training's own is in its folder's name
+    target = config.folder / f"clips-{split}{many}-{code}.safetensors"
     if target.exists():
         return target
     networks = training.load_networks(config).to(timing.choose_device(device))
     dataset = config.data.open()
-    clips = dataset.clips(split)[:first]
+    clips = dataset.clips(split)
+    if first is not None:
+        clips = _in_turn(clips)[:first]
 
     def read(clip: data.Clip) -> Sample:
         dataset.make(clip)
@@ -168,6 +186,50 @@ def score_split(
     )
     write_scores(found, target)
     return target
+
+
+def _in_turn(clips: Sequence[data.Clip]) -> list[data.Clip]:
+    """The first clip of each class, then the second of each, and so on."""
+    seen, turn = Counter(), {}
+    for clip in clips:
+        turn[clip.name] = (seen[clip.label], clip.label)
+        seen[clip.label] += 1
+    return sorted(clips, key=lambda clip: turn[clip.name])
+
+
+def beside(
+    kept: Mapping[str, str | Path],
+    methods: Mapping[str, Mapping[str, float]],
+    right: Mapping[str, np.ndarray],
+    names: Sequence[str],
+) -> list[dict]:
+    """The protocol's accuracy of each method, and another rule's on the same clips.
+
+    Args:
+        kept: stream -> file of :func:`score_split`, all of the same clips, two or more.
+        methods: method -> weights of its streams; one of a stream without a file is left out.
+        right: method -> bool ``(clips,)``, which clips the other rule has right.
+        names: those clips'; those of the files are among them.
+
+    Returns:
+        Rows as :func:`evaluation.accuracy_rows` has them of the protocol, with ``other``,
+        ``other_low``, ``other_high`` of the other rule, and ``gain``, ``gain_low``, ``gain_high``
+        of the protocol on it, clip by clip (:func:`evaluation.paired_difference`).
+    """
+    scores, labels = read_together(kept)
+    place = {name: k for k, name in enumerate(names)}
+    same = [place[name] for name in read_scores(next(iter(kept.values()))).names]
+    methods = {name: w for name, w in methods.items() if w.keys() <= kept.keys()}
+    by_protocol = evaluation.called_right(scores, labels, methods)
+    by_other = {name: right[name][same] for name in methods}
+    rows = evaluation.accuracy_rows(by_protocol)
+    for row, other in zip(rows, evaluation.accuracy_rows(by_other), strict=True):
+        gain, low, high = evaluation.paired_difference(
+            by_protocol[row["variant"]], by_other[row["variant"]], np.arange(len(labels))
+        )
+        row |= {"other": other["accuracy"], "other_low": other["low"], "other_high": other["high"]}
+        row |= {"gain": gain, "gain_low": low, "gain_high": high}
+    return rows
 
 
 # --- files --------------------------------------------------------------------------------------
@@ -214,11 +276,11 @@ def read_scores(path: str | Path) -> StreamScores:
     return StreamScores(scores, labels, tuple(names), tuple(classes))
 
 
-def read_together(files: Mapping[str, str | Path]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def read_together(kept: Mapping[str, str | Path]) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Read several streams' files of one split, to be fused.
 
     Args:
-        files: stream -> file.
+        kept: stream -> file.
 
     Returns:
         Stream -> scores, as :func:`evaluation.fuse` takes them, and the labels.
@@ -226,13 +288,13 @@ def read_together(files: Mapping[str, str | Path]) -> tuple[dict[str, np.ndarray
     Raises:
         ScoreFileError: as :func:`read_scores`, or the files are not about the same clips.
     """
-    found = {stream: read_scores(path) for stream, path in files.items()}
+    found = {stream: read_scores(path) for stream, path in kept.items()}
     first = next(iter(found))
     for stream, other in found.items():
         same = (found[first].names, found[first].classes) == (other.names, other.classes)
         if not same or (found[first].labels != other.labels).any():
             raise ScoreFileError(
-                f"{files[stream]} is not about the same clips as {files[first]}: score both on "
+                f"{kept[stream]} is not about the same clips as {kept[first]}: score both on "
                 "one split of one data set."
             )
     return {stream: scores.scores for stream, scores in found.items()}, found[first].labels

@@ -33,6 +33,24 @@ def test_fusion_refuses_what_does_not_belong_together():
         evaluation.fuse({"a": np.zeros((2, 3)), "b": np.zeros((1, 3))}, {"a": 1, "b": 1})
 
 
+def test_each_method_has_a_row_with_what_its_fusion_calls_right():
+    scores = {"a": np.float32([[1, 0], [1, 0]]), "b": np.float32([[0, 2], [0, 2]])}
+    methods = {"a": {"a": 1}, "b": {"b": 1}, "both": {"a": 3, "b": 1}}
+    right = evaluation.called_right(scores, np.array([0, 0]), methods)
+    assert {name: own.tolist() for name, own in right.items()} == {
+        "a": [True, True],
+        "b": [False, False],
+        "both": [True, True],
+    }
+    rows = evaluation.accuracy_rows(right)
+    assert [(row["variant"], row["accuracy"], row["n"]) for row in rows] == [
+        ("a", 1.0, 2),
+        ("b", 0.0, 2),
+        ("both", 1.0, 2),
+    ]
+    assert (rows[1]["low"], rows[1]["high"]) == evaluation.wilson_interval(0, 2)
+
+
 def test_wilson_intervals_are_the_textbooks():
     # Newcombe 1998, Table I, score method: 81/263, 15/148, 0/20, 1/29.
     for correct, n, low, high in [

@@ -1,4 +1,6 @@
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -153,6 +155,23 @@ def test_a_split_is_scored_once_clip_by_clip_and_its_streams_fuse(puppets, monke
     assert recognition.score_split(config) == files["motion"]
 
 
+def test_a_few_clips_are_of_every_class_also_where_a_class_stands_together(puppets, monkeypatch):
+    class Sorted(data.PuppetActions):  # as videos in folders are
+        def clips(self, split):
+            return sorted(super().clips(split), key=lambda clip: clip.name)
+
+    clips = data.DataConfig(clips_per_class=(1, 1, 3))
+    config = replace(puppets["motion"], data=clips)
+    shutil.copytree(puppets["motion"].folder, config.folder)
+    monkeypatch.setattr(data, "PuppetActions", Sorted)
+    whole = recognition.read_scores(recognition.score_split(config))
+    assert whole.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    some = recognition.read_scores(recognition.score_split(config, first=4))
+    assert some.labels.tolist() == [0, 1, 0, 1]
+    assert some.names == tuple(whole.names[k] for k in (0, 3, 1, 4))
+    np.testing.assert_array_equal(some.scores, whole.scores[[0, 3, 1, 4]])
+
+
 SCORES = recognition.StreamScores(
     np.arange(6, dtype=np.float32).reshape(3, 2), np.array([0, 1, 1]), ("a", "b", "c"), ("x", "y")
 )
@@ -210,6 +229,29 @@ def test_streams_of_different_clips_are_not_fused(tmp_path):
     recognition.write_scores(other, files["b"])
     with pytest.raises(ScoreFileError, match=r"b\.safetensors is not about the same clips"):
         recognition.read_together(files)
+
+
+def test_the_protocol_stands_beside_another_rule_on_the_clips_that_both_know(tmp_path):
+    files = {"a": tmp_path / "a.safetensors", "b": tmp_path / "b.safetensors"}
+    for name, scores in (
+        ("a", [[2, 0], [2, 0], [0, 2]]),  # calls x, x, y
+        ("b", [[0, 1], [0, 3], [0, 1]]),
+    ):
+        found = replace(SCORES, scores=np.float32(scores))  # clips a, b, c are x, y, y
+        recognition.write_scores(found, files[name])
+    methods = {"a": {"a": 1}, "both": {"a": 1, "b": 1}, "a and flow": {"a": 1, "flow": 1}}
+    # Of the clips c, z, a, b the other rule has right:
+    right = {"a": [True, True, False, False], "both": [True, False, True, True], "a and flow": []}
+    right = {name: np.array(own) for name, own in right.items()}
+    alone, both = recognition.beside(files, methods, right, ["c", "z", "a", "b"])
+
+    assert (alone["variant"], both["variant"]) == ("a", "both")  # no file of flow
+    assert (alone["accuracy"], alone["other"], alone["n"]) == (2 / 3, 1 / 3, 3)
+    assert (both["accuracy"], both["other"], both["gain"]) == (1, 1, 0)
+    assert alone["gain"] == pytest.approx(1 / 3)
+    assert alone["low"] < 2 / 3 < alone["high"]
+    assert alone["other_low"] < 1 / 3 < alone["other_high"]
+    assert alone["gain_low"] <= 0 < alone["gain_high"]
 
 
 def test_the_bench_times_the_whole_beside_its_parts(clip):
