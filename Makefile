@@ -6,7 +6,7 @@ BIN := .venv/bin
 READY := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce test lint lab bench notebooks lock clean
+.PHONY: help reproduce test lint lab bench notebooks readme lock clean
 
 help:  ## Say what each target does
 	@echo "usage: make <target> [PROFILE=laptop] [ARGS='--only 04,05 --set key=value']"
@@ -52,6 +52,9 @@ bench: $(READY)  ## Time every part beside what it competes with
 notebooks: $(READY)  ## Execute the notebooks in place at their defaults, as they are committed
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
 		--ExecutePreprocessor.record_timing=False notebooks/*.ipynb
+
+readme: $(READY)  ## Write the tables of README anew from results/
+	$(BIN)/python -m dmclib.readme
 
 lock: $(READY)  ## Resolve requirements.lock again from pyproject.toml (then edit environment.yml)
 	$(BIN)/uv pip compile pyproject.toml --extra flow --extra dev --extra cluster --universal \

@@ -13,7 +13,9 @@ Where a thing lives; CONTRIBUTING.md has every module, and an import goes up thi
   every stage; in processes of their own; the comparison of section 4.3
 * ``evaluation``, ``recognition``, ``stream`` - fusion and intervals; the full test protocol; scores
   as a file plays
-* ``scorefiles``, ``released``, ``fusions``, ``claims`` - the authors' scores; the paper's claims
+* ``scorefiles``, ``released``, ``fusions`` - the authors' scores
+* ``claims`` (over ``findings``), ``readme`` - the paper's claims beside what was found; README's
+  tables
 * ``figures``, ``charts``, ``diagrams`` - drawings
 * ``timing``, ``bench`` and the ``bench_...`` modules - one timing protocol; speed rows
 * ``results``, ``profiles``, ``runner``, ``demo``, ``doctor``, ``cli`` - numbers with their origin;

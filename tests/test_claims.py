@@ -65,9 +65,9 @@ def test_a_paired_difference_keeps_its_n_and_says_where_it_was_found(folder):
     found = row(claims.table(["laptop", "real"]), "The cue is more discriminative")
     assert found["ours"] == (
         "PuppetActions: +20.0 [+10.0, +30.0], n = 12 clips, 3 seeds; "
-        "VideoFolder cats: -20.0 [-30.0, -10.0], n = 12 clips, 3 seeds"
+        "cats: -20.0 [-30.0, -10.0], n = 12 clips, 3 seeds"
     )
-    assert found["verdict"] == "supported: PuppetActions; contradicted: VideoFolder cats"
+    assert found["verdict"] == "supported: PuppetActions; contradicted: cats"
     assert found["command"] == "dmc reproduce --only 06"
     assert not found["released scores"]
 
@@ -105,7 +105,7 @@ def test_released_differences_turn_with_the_claims_direction(folder):
     assert row(table, "Flow is more")["released scores"].startswith("HMDB-51: +12.0 [+6.0, +18.0]")
     assert (
         "61.80 [58.8, 64.8], +0.00 from the one and -1.00 from the other, which lies inside"
-        in (claims.discrepancies().loc[0, "effect"])
+        in (claims.discrepancies([]).loc[0, "effect"])
     )
 
 
@@ -139,9 +139,64 @@ def test_the_generator_is_counted_as_table_1_has_it(folder):
 
 
 def test_all_six_differences_are_listed_and_none_is_guessed(folder):
-    differ = claims.discrepancies()
+    differ = claims.discrepancies(claims.OURS)
     assert len(differ) == 6
-    assert set(differ["effect"]) == {"not measured"}
+    assert set(differ["effect"]) == {claims.NOT_MEASURED}
+
+
+@pytest.mark.parametrize(
+    ("variant", "place"),
+    [
+        ("input: accumulated", 1),
+        ("released: flip keeps dx", 2),
+        ("released: block-averaged target", 3),
+        ("released: D step moves classifier", 4),
+    ],
+)
+def test_a_difference_that_was_trained_has_its_effect_against_what_it_changes(
+    folder, variant, place
+):
+    rows = [share(name, 0.5, clips=12, seeds=3) for name in (variant, experiment.ADV)]
+    worse = {"a": variant, "b": experiment.ADV, "a - b": -0.2, "low": -0.3, "high": -0.1}
+    other = {"a": experiment.ADV, "b": experiment.MOTION, "a - b": 0.1, "low": 0.0, "high": 0.2}
+    keep("06_ablations", "laptop", rows, differences=[other, worse])
+    turned = {"a": experiment.ADV, "b": variant, "a - b": 0.0, "low": -0.1, "high": 0.2}
+    keep("06_ablations", "real", rows, differences=[turned], data="VideoFolder cats, test split")
+
+    effects = claims.discrepancies(["laptop", "real"])["effect"]
+    assert effects[place] == (
+        "PuppetActions: -20.0 [-30.0, -10.0], n = 12 clips, 3 seeds, against "
+        "DMC: cls + MSE + adv: worse; "
+        "cats: +0.0 [-20.0, +10.0], n = 12 clips, 3 seeds, against "
+        "DMC: cls + MSE + adv: no difference seen"
+    )
+    assert set(effects.drop(place)) == {claims.NOT_MEASURED}
+
+
+def test_a_paired_difference_goes_before_two_separate_intervals(folder):
+    pair = {"a": "CoViAR + DMC", "b": "CoViAR: frame + vectors + residual"}
+    rows = [share(name, 0.5) for name in pair.values()]
+    gain = pair | {"a - b": 0.1, "low": 0.05, "high": 0.15}
+    keep("05_recognition", "laptop", rows, differences=[gain])
+    found = row(claims.table(["laptop"]), "DMC-Net is better than CoViAR, HMDB-51")
+    assert found["ours"] == "PuppetActions: +10.0 [+5.0, +15.0], n = 36"
+
+
+def test_in_markdown_a_finding_has_a_line_and_the_place_stands_below_the_claim(folder):
+    rows = [share(name, 0.5) for name in ("CoViAR + DMC", "CoViAR + flow")]
+    for profile, data in (("laptop", "dogs, 36"), ("real", "cats, 36")):
+        keep("05_recognition", profile, rows, data=data)
+    text = claims.to_markdown(claims.table(["laptop", "real"]))
+    assert text.splitlines()[0] == (
+        "| claim | paper | released scores | ours | verdict | command |"
+    )
+    (line,) = [line for line in text.splitlines() if "flow is better than DMC-Net, HMDB" in line]
+    assert line == (
+        "| CoViAR + flow is better than DMC-Net, HMDB-51<br>*Figure 4* | drawn, not printed |  | "
+        "dogs: +0.0 [-20.0, +20.0], n = 36, not paired<br>"
+        "cats: +0.0 [-20.0, +20.0], n = 36, not paired | "
+        "no difference seen: dogs, cats | `dmc reproduce --only 05` |"
+    )
 
 
 def test_what_is_committed_answers_the_claims_it_should():

@@ -1,0 +1,39 @@
+import pytest
+
+from dmclib import errors, experiment, paths, readme, results
+
+TEXT = readme.FILE.read_text(encoding="utf-8")
+
+
+def test_readmes_tables_are_what_the_committed_results_give():
+    assert readme.renewed(TEXT) == TEXT, "README is older than results/: make readme"
+
+
+def test_an_older_table_is_replaced_and_nothing_else():
+    begin = "<!-- table claims -->\n"
+    older = TEXT.replace(begin, f"{begin}| an | older | row |\n")
+    assert readme.renewed(f"Other words\n{older}") == f"Other words\n{TEXT}" != older
+
+
+def test_a_table_without_its_place_is_named():
+    with pytest.raises(errors.DMCError, match="no place for table 'real': put in <!-- table real"):
+        readme.renewed(TEXT.replace("<!-- end real -->", ""))
+
+
+def test_a_variant_is_a_row_in_per_cent_and_what_was_not_measured_stays_empty(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(paths, "RESULTS", tmp_path)
+    row = {"accuracy": 0.5, "low": 0.25, "high": 0.75, "n": 8}
+    row |= {"clip_accuracy": 0.6, "clip_low": 0.3, "clip_high": 0.9}
+    rows = [
+        row | {"variant": experiment.METADATA, "epe_px": None},
+        row | {"variant": experiment.ADV, "epe_px": 0.126},
+    ]
+    gain = {"a": "x", "b": "y", "a - b": 0.125, "low": -0.01, "high": 0.26, "says": "nothing"}
+    run = results.start_run("06_ablations", profile="laptop", seed=0)
+    run.save(rows, data="clips", differences=[gain])
+    lines = readme.ablation("laptop").splitlines()
+    assert lines[2] == "| file metadata |  | 60.0 [30.0, 90.0] |  |"
+    assert lines[3] == "| DMC: cls + MSE + adv | 50.0 [25.0, 75.0] | 60.0 [30.0, 90.0] | 0.13 |"
+    assert lines[-1] == "| x - y | +12.5 [-1.0, +26.0] | nothing |"
