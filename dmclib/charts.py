@@ -59,6 +59,9 @@ def training_curves(log: pd.DataFrame, metrics: Sequence[str]) -> Figure:
                 shown[variant] = line
     for ax, stage in zip(axes[0], stages, strict=True):
         ax.set_title(stage)
+    for ax in axes.flat:
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.ticklabel_format(axis="y", useOffset=False)
     for ax in axes[-1]:
         ax.set_xlabel("epoch")
     fig.legend(handles=list(shown.values()), loc="outside lower center", ncols=5)
@@ -144,10 +147,10 @@ def weight_maps(maps: Mapping[str, Mapping]) -> Figure:
 
 
 def class_gains(rows: pd.DataFrame, *, title: str) -> Figure:
-    """Draw what each class gains or loses, with its interval, in the order of the rows.
+    """Draw what each class, or change, gains or loses, with its interval, in the rows' order.
 
     Args:
-        rows: columns ``class``, ``gain``, ``low``, ``high``, shares from -1 to 1.
+        rows: columns ``class`` (a name), ``gain``, ``low``, ``high``, shares from -1 to 1.
         title: what is compared with what, on how many videos.
     """
     fig, axes = subplots(1, 1, (PAGE_WIDTH, 3.4))

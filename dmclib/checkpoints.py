@@ -90,16 +90,25 @@ def fill(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
         raise CheckpointError(f"{path} holds another architecture: {problem}") from None
 
 
-def find_imagenet(network: str, where: str = "auto") -> Path | None:
-    """The file of a torchvision ResNet's ImageNet weights, if it is at hand.
+# What the files are called that a classifier may start from: torchvision's ImageNet weights, and
+# I3D's flow stream on Kinetics (clipnets.take_kinetics).
+PUBLISHED = {
+    "resnet18": "resnet18-????????.pth",
+    "resnet152": "resnet152-????????.pth",
+    "i3d": "flow_imagenet.pt",
+    "s3d": "no published file of motion weights",
+}
+
+
+def find_published(network: str, where: str = "auto") -> Path | None:
+    """The file of a classifier's published weights, if it is at hand.
 
     Args:
-        network: ``resnet18`` or ``resnet152``.
-        where: a folder that holds torchvision's file, or ``auto``: torch's own cache. Nothing is
-            downloaded.
+        network: a key of :data:`PUBLISHED`.
+        where: a folder that holds the file, or ``auto``: torch's own cache. Nothing is downloaded.
     """
     folder = Path(torch.hub.get_dir()) / "checkpoints" if where == "auto" else Path(where)
-    found = sorted(folder.glob(f"{network}-????????.pth"))
+    found = sorted(folder.glob(PUBLISHED[network]))
     return found[-1] if found else None
 
 

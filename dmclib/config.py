@@ -20,11 +20,22 @@ from dmclib.models import GeneratorConfig
 
 # The modules that a training's result follows from, beside those that its clips follow from.
 MADE_BY = (
-    *("corpora", "data", "flowstore", "lists", "loader", "loop", "losses", "manifest", "models"),
+    *(
+        "clipnets",
+        "corpora",
+        "data",
+        "flowstore",
+        "lists",
+        "loader",
+        "loop",
+        "losses",
+        "manifest",
+        "models",
+    ),
     *("training", "transforms"),
 )
 Stream = Literal["motion", "residual", "flow", "rgb", "cue"]
-Network = Literal["resnet18", "resnet152"]
+Network = Literal["resnet18", "resnet152", "i3d", "s3d"]
 PRECISIONS = ("float32", "bf16")
 
 # Where the released runs differ from the paper's text or from what one would expect (FACTS section
@@ -51,11 +62,14 @@ class TrainConfig:
     weights: LossWeights = field(default_factory=LossWeights)  # equation 4
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     size: int = 112  # side of the crop, px
-    segments: int = 3  # TSN: frames of a clip whose logits are averaged before the loss
+    # TSN: frames of a clip whose logits are averaged before the loss. A classifier of clips takes
+    # so many that follow each other.
+    segments: int = 3
     clips_per_batch: int = 8
     micro_batches: int = 1  # parts of a batch that are computed one after the other (memory)
     network: Network = "resnet18"  # the classifier
-    initial: str | None = None  # file of the classifier's ImageNet weights; None: by chance
+    # File of the classifier's weights to begin with, ImageNet's or I3D's of Kinetics; None: chance.
+    initial: str | None = None
     lr: float = 1e-3  # classifier
     first_layer_lr: float = 1.0  # share of ``lr`` for the classifier's first convolution and norm
     body_lr: float = 1.0  # share of ``lr`` between that and the last layer
@@ -88,6 +102,11 @@ class TrainConfig:
             for word in (given,) if isinstance(given, str) else given:
                 if word not in known:
                     raise DMCError(f"{field_name} has no {word!r}; there are {', '.join(known)}.")
+
+    @property
+    def sees_clips(self) -> bool:
+        """Whether the classifier takes whole clips, and gives one answer a clip."""
+        return self.network in ("i3d", "s3d")
 
     @cached_property
     def key(self) -> str:

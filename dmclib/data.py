@@ -30,6 +30,8 @@ from dmclib.lists import SPLITS
 from dmclib.transforms import Sample, resize
 
 GOP = 12  # frames from one I-frame to the next (paper, 3.1)
+Reading = Literal["plain", "accumulated", "subpixel"]  # see DataConfig
+READINGS = {"plain": {}, "accumulated": {"accumulate": True}, "subpixel": {"subpixel": True}}
 # The modules that clips and their flow follow from; in the name of everything made from them.
 MADE_BY = ("codec", "flow", "gops", "puppets", "vectors", "video")
 
@@ -211,7 +213,14 @@ class Prepared(_Listed):
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which data set, and which of its frames: all plain values, so that it travels as JSON."""
+    """Which data set, which of its frames, and how read: all plain values, to travel as JSON.
+
+    A ``reading`` is of vectors and residual together. "plain": against the frame before, in whole
+    pixels, as every released DMC run has them. "accumulated": traced back to the GOP's I-frame, as
+    the paper's text (3.1) and CoViAR have them; that is up to eleven frames' motion, of which
+    networks still see no more than -20 to 20 px (``transforms.normalize``). "subpixel": plain, but
+    the vectors' half pixels are kept. Flow is into the frame from the one before in all three.
+    """
 
     folder: str | None = None  # of the publishers' videos, read as ``corpus`` says
     corpus: str = "folder"  # a word of corpora.ADAPTERS
@@ -221,6 +230,7 @@ class DataConfig:
     frames_per_clip: int = 6  # that are stored of a clip, and that a test looks at
     height: int = 128  # stored frames are scaled to this; those of prepared clips are as they are
     seed: int = 0  # of the clips, not of the training
+    reading: Reading = "plain"  # how vectors and residual are read
 
     def __post_init__(self):
         if min(*self.clips_per_class, self.frames_per_clip, self.height) < 1:
@@ -230,6 +240,7 @@ class DataConfig:
             )
         if self.folder and self.prepared:
             raise DatasetError("give a folder of videos or a prepared folder, not both.")
+        how_to_read(self.reading)
 
     def open(self) -> Dataset:
         """The data set itself."""
@@ -257,7 +268,7 @@ class DataConfig:
 class Frames:
     """The P-frames that a split contributes, n in all, and what they belong to."""
 
-    motion: Tensor  # float16 (n, 2, h, w), px per frame
+    motion: Tensor  # float16 (n, 2, h, w), px per frame; accumulated, px since the I-frame
     residual: Tensor  # int8 (n, 3, h, w), RGB, clipped to -128..127 as the released code does
     flow: Tensor  # float16 (n, 2, h, w), px per frame
     rgb: Tensor  # uint8 (n, 3, h, w)
@@ -275,6 +286,13 @@ class Frames:
             self.residual[rows].float() if picture == "residual" else self.rgb[rows].float() - 128
         )
         return Sample(self.motion[rows].float(), shown, self.flow[rows].float())
+
+
+def how_to_read(reading: Reading) -> dict[str, bool]:
+    """The settings of :func:`codec.read_at` and :func:`codec.read_frames` that a reading means."""
+    if reading not in READINGS:
+        raise DatasetError(f"there is no reading {reading!r}; there are {', '.join(READINGS)}.")
+    return READINGS[reading]
 
 
 def segment_centers(frames: int, segments: int) -> list[int]:
@@ -308,6 +326,7 @@ def load_frames(
     """
     dataset = config.open()
     key = dataset.key() | {"frames": config.frames_per_clip, "height": config.height}
+    key["reading"] = config.reading
     key["how"] = files.code_digest("data", "transforms")
     folder = paths.CACHE / "frames" / hashlib.sha256(repr(key).encode()).hexdigest()[:16]
     clips = dataset.clips(split)[:first]
@@ -372,7 +391,7 @@ def _extract(dataset: Dataset, clip: Clip, config: DataConfig, target: Path) -> 
     except DatasetError as problem:
         raise DatasetError(f"{clip.source}: {problem} Give a longer one or remove it.") from None
     before = [index - 1 for index in indices]
-    decoded = codec.read_at(clip.path, before + indices)
+    decoded = codec.read_at(clip.path, before + indices, **how_to_read(config.reading))
     previous, current = decoded[: len(indices)], decoded[len(indices) :]
     motion = np.stack([frame.motion for frame in current])
     residual = np.stack([frame.residual for frame in current]).clip(-128, 127)

@@ -191,12 +191,7 @@ def _config(profile: str) -> TrainConfig | None:
             raise
         return None
     given = profiles.defaults(step.notebook) | step.parameters
-    clips = data.DataConfig(
-        clips_per_class=(given["train_clips"], given["validation_clips"], given["test_clips"]),
-        frames_per_clip=given["frames_per_clip"],
-    )
-    how = {name: given[name] for name in ("size", "flow_epochs", "stage_epochs")}
-    return experiment.variants(clips, seed=given["seeds"][0], **how)[experiment.ADV]
+    return experiment.trainings(given | {"seed": given["seeds"][0]})[experiment.ADV]
 
 
 def _is_ours(path: Path) -> bool:

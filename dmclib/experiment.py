@@ -1,19 +1,22 @@
 """The comparison of section 4.3: which trainings it takes, and the table that they give.
 
-Every variant of one seed sees the same clips, crops and number of passes, so that only what the
-classifier looks at, and what taught the generator, is different.
+A notebook's parameters say which clips, which schedule, which of the released code's habits;
+:func:`trainings` and :func:`further` make the named trainings of one seed from them. Every one of
+them sees the same clips and crops, so that only what its name says is different.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dmclib import codec, evaluation, training
-from dmclib.config import TrainConfig
+from dmclib import checkpoints, codec, evaluation, schedules, timing, training
+from dmclib.config import HABITS, TrainConfig
 from dmclib.data import DataConfig, Dataset
+from dmclib.errors import DMCError
 from dmclib.losses import LossWeights
 
 SINGLE_FRAME = "one decoded frame"
@@ -26,54 +29,174 @@ LONGER = "DMC: cls + MSE, longer"
 ADV = "DMC: cls + MSE + adv"
 METADATA = "file metadata"
 
-# The released runs give lambda 1 at 224 px and thousands of steps. Ours is a tenth, untuned, so
-# that a discriminator with few steps behind it cannot outweigh the class loss.
-ADVERSARIAL = 0.1
+# What :func:`further` changes, each in one training (the flow classifier's too where it must), and
+# the training of :func:`trainings` that it is to be held against.
+NO_RESIDUAL = "generator: without residual"
+NO_SHORTCUT = "generator: without shortcut"
+WEIGHTED = "generator: weighted reconstruction"
+SEQUENCE = "generator: two in sequence"
+PWC_SIZE = "generator: PWC-Net's size"
+ACCUMULATED = "input: accumulated"
+SUBPIXEL = "input: sub-pixel"
+KEEP_DX = "released: flip keeps dx"
+BLOCK_TARGET = "released: block-averaged target"
+IN_TURNS = "released: D step moves classifier"
+AGAINST = dict.fromkeys(
+    [NO_RESIDUAL, NO_SHORTCUT, WEIGHTED, SEQUENCE, PWC_SIZE, ACCUMULATED, SUBPIXEL, KEEP_DX], MSE
+) | {BLOCK_TARGET: MSE, IN_TURNS: ADV}
+
+CLIP_FRAMES = 64  # that I3D sees of a clip (FACTS section 3), or as many as there are
+
+# The parameters of a notebook that its trainings follow from, beside ``seed``.
+CLIPS = (
+    *("data_folder", "corpus", "prepared_folder", "split_number"),
+    *("train_clips", "validation_clips", "test_clips", "frames_per_clip"),
+)
+LEARNING = (
+    *("size", "network", "schedule", "flow_epochs", "stage_epochs", "habits"),
+    *("imagenet", "precision"),
+)
 
 
-def variants(
-    clips: DataConfig, *, seed: int, size: int, flow_epochs: int, stage_epochs: int
-) -> dict[str, TrainConfig]:
-    """The trainings of one seed, by name: baselines, the flow classifier, the three DMC variants.
+def asked(parameters: Mapping) -> dict:
+    """Those of a notebook's variables that its clips and trainings follow from, for its results."""
+    return {name: parameters[name] for name in (*CLIPS, *LEARNING)}
+
+
+def clips(parameters: Mapping) -> DataConfig:
+    """The clips that a notebook's parameters ask for."""
+    counts = [parameters[f"{split}_clips"] for split in ("train", "validation", "test")]
+    return DataConfig(
+        folder=parameters["data_folder"] or None,
+        corpus=parameters["corpus"],
+        prepared=parameters["prepared_folder"] or None,
+        split_number=parameters["split_number"],
+        clips_per_class=tuple(counts),
+        frames_per_clip=parameters["frames_per_clip"],
+    )
+
+
+def trainings(parameters: Mapping) -> dict[str, TrainConfig]:
+    """The trainings of one seed, by name: baselines, the flow classifier, the DMC variants.
 
     The stages are the paper's and the released code's: the flow classifier first; from it ``cls``
     and ``cls + MSE``; from the latter the adversarial stage. Beside that, ``cls + MSE, longer``
-    goes on for as many epochs without the term, so that term and time can be told apart. A baseline
-    is trained for as many epochs as ``cls`` and ``cls + MSE`` have in all, so that it does not lose
-    for want of them; the flow classifier, which is the teacher, has its ``flow_epochs``.
+    goes on for as many epochs without the term, so that term and time can be told apart.
 
     Args:
-        clips: which clips and frames.
-        seed: of weights, order, crops and flips.
-        size: side of the crop, px.
-        flow_epochs: passes of the flow classifier.
-        stage_epochs: passes of each stage after it.
+        parameters: of a notebook, by name (:data:`CLIPS`, :data:`LEARNING`), and ``seed``.
+
+    Raises:
+        DMCError: a parameter has a value that there is not.
     """
-    alone = {"data": clips, "seed": seed, "size": size, "epochs": flow_epochs + stage_epochs}
-    flow = TrainConfig(stream="flow", **alone | {"epochs": flow_epochs})
+    how = _schedule(parameters)
+    habits = parameters["habits"]
+    if wrong := [word for word in habits if word not in HABITS]:
+        raise DMCError(f"habits has no {wrong[0]!r}; there are {', '.join(HABITS)}.")
+    shared = {
+        "data": clips(parameters),
+        "seed": parameters["seed"],
+        "size": parameters["size"],
+        "precision": _precision(parameters["precision"]),
+    }
 
-    def stage(start_from: TrainConfig, weights: LossWeights) -> TrainConfig:
-        # The generator is new and learns fast; the classifier already knows flow and follows.
-        return TrainConfig(
-            stream="cue",
-            start_from=start_from,
-            weights=weights,
-            lr=3e-4,
-            generator_lr=5e-3,
-            **alone | {"epochs": stage_epochs},
-        )
+    def made(stream: str, kind: str, *words: str, **more) -> TrainConfig:
+        fields = {**shared, "network": parameters["network"], **how[kind], **more}
+        reading = fields.pop("reading", "plain")
+        fields["data"] = replace(fields["data"], reading=reading)
+        if fields["network"] in ("i3d", "s3d"):
+            fields["segments"] = min(CLIP_FRAMES, shared["data"].frames_per_clip)
+        if "start_from" not in fields:
+            fields["initial"] = _initial(fields["network"], parameters["imagenet"])
+        followed = tuple(word for word in words if word in habits)
+        return TrainConfig(stream=stream, habits=followed, **fields)
 
-    mse = stage(flow, LossWeights(reconstruction=10.0))
+    flip = "keep-dx"
+    flow = made("flow", "flow", flip)
+    first = {"start_from": flow}
+    mse = made("cue", "mse", flip, "block-target", **first)
+    without = replace(how["adv"]["weights"], adversarial=0.0)
     return {
-        SINGLE_FRAME: TrainConfig(stream="rgb", **alone),
-        MOTION: TrainConfig(stream="motion", **alone),
-        RESIDUAL: TrainConfig(stream="residual", **alone),
-        CLS: stage(flow, LossWeights()),
+        SINGLE_FRAME: made("rgb", "rgb"),
+        MOTION: made("motion", "motion", flip),
+        RESIDUAL: made("residual", "residual"),
+        CLS: made("cue", "mse", flip, weights=LossWeights(), **first),
         MSE: mse,
-        LONGER: stage(mse, LossWeights(reconstruction=10.0)),
-        ADV: stage(mse, LossWeights(reconstruction=10.0, adversarial=ADVERSARIAL)),
+        LONGER: made("cue", "adv", flip, weights=without, start_from=mse),
+        ADV: made("cue", "adv", flip, "classifier-with-discriminator", start_from=mse),
         FLOW: flow,
     }
+
+
+def further(parameters: Mapping) -> dict[str, TrainConfig]:
+    """The further trainings of one seed that section 4.3 and the supplement raise, by name.
+
+    Each is one of :func:`trainings` (:data:`AGAINST`) with one thing changed. Arguments as there.
+    """
+    plain = trainings(parameters)
+    mse, adv = plain[MSE], plain[ADV]
+
+    def generator(**changes) -> TrainConfig:
+        return replace(mse, generator=replace(mse.generator, **changes))
+
+    def reading(word: str) -> TrainConfig:
+        return replace(mse, data=replace(mse.data, reading=word))
+
+    def habit(config: TrainConfig, word: str) -> TrainConfig:
+        return replace(config, habits=tuple({*config.habits, word}))
+
+    return {
+        NO_RESIDUAL: generator(residual_channels=0),
+        NO_SHORTCUT: generator(predicts="flow"),
+        WEIGHTED: generator(attention=True),
+        SEQUENCE: generator(networks=2),
+        PWC_SIZE: generator(widths=(128, 128, 96, 64, 32)),  # FACTS section 2
+        ACCUMULATED: reading("accumulated"),
+        SUBPIXEL: reading("subpixel"),
+        # Vectors and flow are mirrored alike, so their teacher is, too.
+        KEEP_DX: replace(habit(mse, "keep-dx"), start_from=habit(plain[FLOW], "keep-dx")),
+        BLOCK_TARGET: habit(mse, "block-target"),
+        IN_TURNS: habit(adv, "classifier-with-discriminator"),
+    }
+
+
+def beginnings(parameters: Mapping) -> str:
+    """In a sentence a network: what the classifiers of these trainings start from."""
+    networks = {}
+    for config in trainings(parameters).values():
+        if config.start_from is None:
+            networks[config.network] = config.initial
+    said = []
+    for network, file in networks.items():
+        if file is not None:
+            said.append(f"{network} starts from published weights, {Path(file).name}.")
+        elif parameters["imagenet"] == "none":
+            said.append(f"{network} starts from random weights, as this profile asks.")
+        else:
+            said.append(
+                f"{network} starts from RANDOM weights: no {checkpoints.PUBLISHED[network]} was "
+                f"found (imagenet = {parameters['imagenet']!r}), and nothing is downloaded unasked."
+            )
+    return "\n".join(said)
+
+
+def _schedule(parameters: Mapping) -> dict[str, dict]:
+    word = parameters["schedule"]
+    if word == "short":
+        return schedules.short(parameters["flow_epochs"], parameters["stage_epochs"])
+    if word not in schedules.RELEASED:
+        known = ", ".join(["short", *schedules.RELEASED])
+        raise DMCError(f"schedule has no {word!r}; there are {known}.")
+    return schedules.RELEASED[word]
+
+
+def _precision(word: str) -> str:
+    return ("bf16" if timing.has_bf16() else "float32") if word == "auto" else word
+
+
+def _initial(network: str, where: str) -> str | None:
+    file = None if where == "none" else checkpoints.find_published(network, where)
+    return None if file is None else str(file)
 
 
 def about(clips: DataConfig) -> str:

@@ -50,6 +50,10 @@ class Segments(Dataset):
     Args:
         clips: MPEG-4 Part 2 clips of GOP 12, of any size, and their flow where they have it.
         segments: frames a clip.
+        consecutive: the frames follow each other, for a classifier of whole clips: in training from
+            a random one on, else from the middle of the clip. They share one crop and mirroring;
+            the last frame is repeated where a clip is too short, and in an I-frame's place stands
+            the P-frame before it.
         size: side of the crop, px.
         train: random frames and crops, or the test's.
         seed: of the frames, crops and mirrorings.
@@ -57,6 +61,7 @@ class Segments(Dataset):
         picture: "residual", or "rgb": the picture of the GOP's I-frame, less 128, in the residual's
             place (CoViAR's I-stream). An I-frame has neither motion nor flow: the one is zero then,
             the other None.
+        reading: of vectors and residual (:class:`data.DataConfig`).
     """
 
     def __init__(
@@ -68,10 +73,14 @@ class Segments(Dataset):
         train: bool = True,
         seed: int = 0,
         keep_dx: bool = False,
+        consecutive: bool = False,
         picture: Picture = "residual",
+        reading: data.Reading = "plain",
     ):
+        self._how = data.how_to_read(reading)
         self.clips, self.segments, self.size = list(clips), segments, size
         self.train, self.seed, self.keep_dx, self.picture = train, seed, keep_dx, picture
+        self.consecutive = consecutive
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -93,7 +102,8 @@ class Segments(Dataset):
         elif self.picture == "rgb":
             sample = transforms.augment(sample, size, dice, _PICTURE_SCALES)
         else:
-            sample = transforms.augment(sample, size, dice, keep_dx=self.keep_dx)
+            together = self.segments if self.consecutive else 1
+            sample = transforms.augment(sample, size, dice, keep_dx=self.keep_dx, together=together)
         return transforms.normalize(sample)
 
     def numbers(self, clip: data.Clip, dice: torch.Generator | None = None) -> list[int]:
@@ -108,6 +118,13 @@ class Segments(Dataset):
             centers = data.segment_centers(count, self.segments)
         except DatasetError as problem:
             raise DatasetError(f"{clip.path}: {problem} Give a longer one or remove it.") from None
+        if self.consecutive:
+            room = max(count - self.segments, 0)
+            start = room // 2
+            if self.train:
+                start = int(torch.rand(1, generator=dice).item() * (room + 1))
+            places = range(start, start + self.segments)
+            return [data.off_key_frame(min(place, count - 1)) for place in places]
         if not self.train:
             return centers
         places = torch.rand(self.segments, generator=dice).tolist()
@@ -121,7 +138,7 @@ class Segments(Dataset):
         pictures = self.picture == "rgb"
         if pictures:
             numbers = [number - number % data.GOP for number in numbers]
-        frames = codec.read_at(clip.path, numbers)
+        frames = codec.read_at(clip.path, numbers, **self._how)
         for frame in frames:
             if frame.is_key != pictures:
                 raise VideoError(
@@ -151,7 +168,7 @@ class InMemory:
 
     Args:
         frames: decoded frames, equally many of each clip.
-        segments, size, seed, keep_dx: as for :class:`Segments`.
+        segments, size, seed, keep_dx, consecutive: as for :class:`Segments`; of stored frames.
         picture: as for :class:`Segments`, but "rgb" is the P-frame's own picture.
         device: where batches are made and handed out.
     """
@@ -164,10 +181,12 @@ class InMemory:
         size: int,
         seed: int = 0,
         keep_dx: bool = False,
+        consecutive: bool = False,
         picture: Picture = "residual",
         device: torch.device | str = "cpu",
     ):
         self.frames, self.segments, self.size = frames, segments, size
+        self.consecutive = consecutive
         self.seed, self.keep_dx, self.picture, self.device = seed, keep_dx, picture, device
         # Rows of each clip, (clips, frames_per_clip): every clip contributes equally many.
         self._rows = torch.stack([(frames.clip == c).nonzero()[:, 0] for c in frames.clip.unique()])
@@ -180,20 +199,34 @@ class InMemory:
             yield Batch(sample, self.labels[chosen].to(self.device), chosen)
 
     def all(self) -> Iterator[Batch]:
-        """Every frame's centre crop, in order; label and clip are given for each frame."""
-        for rows in torch.arange(len(self.frames.label)).split(EVALUATION_FRAMES):
+        """Every frame's centre crop, whole clips in order; label and clip are given for each.
+
+        Of consecutive frames, only those from the middle of each clip.
+        """
+        shown = self._rows
+        if self.consecutive:
+            start = (shown.shape[1] - self.segments) // 2
+            shown = shown[:, start : start + self.segments]
+        for clips in shown.split(max(1, EVALUATION_FRAMES // shown.shape[1])):
+            rows = clips.flatten()
             sample = transforms.center_crop(self._take(rows), (self.size, self.size))
             label, clip = self.frames.label[rows], self.frames.clip[rows]
             yield Batch(transforms.normalize(sample), label.to(self.device), clip)
 
     def _item(self, epoch: int, clip: int) -> Sample:
-        """A random frame of each part of a clip, cropped and mirrored by chance."""
-        dice = _dice(self.seed, epoch, self.names[clip])
-        parts = torch.tensor_split(self._rows[clip], self.segments)
-        rows = [part[torch.randint(len(part), (1,), generator=dice)] for part in parts]
-        sample = self._take(torch.cat(rows))
-        size = (self.size, self.size)
-        return transforms.normalize(transforms.augment(sample, size, dice, keep_dx=self.keep_dx))
+        """Random frames of a clip, cropped and mirrored by chance."""
+        dice, rows = _dice(self.seed, epoch, self.names[clip]), self._rows[clip]
+        if self.consecutive:
+            start = torch.randint(len(rows) - self.segments + 1, (1,), generator=dice)
+            rows = rows[start : start + self.segments]
+        else:
+            parts = torch.tensor_split(rows, self.segments)
+            rows = torch.cat([p[torch.randint(len(p), (1,), generator=dice)] for p in parts])
+        sample, size = self._take(rows), (self.size, self.size)
+        together = self.segments if self.consecutive else 1
+        return transforms.normalize(
+            transforms.augment(sample, size, dice, keep_dx=self.keep_dx, together=together)
+        )
 
     def _take(self, rows: Tensor) -> Sample:
         return self.frames.sample(rows, picture=self.picture).to(self.device)

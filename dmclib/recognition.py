@@ -52,7 +52,12 @@ class StreamScores:
 
 
 def recognise(
-    path: str | Path, networks: training.Networks, *, size: int, height: int | None = None
+    path: str | Path,
+    networks: training.Networks,
+    *,
+    size: int,
+    height: int | None = None,
+    reading: data.Reading = "plain",
 ) -> Tensor:
     """Score one clip by the protocol, from its file.
 
@@ -67,19 +72,20 @@ def recognise(
         size: side of the crops that they were trained on, px.
         height: frames were scaled to this before cropping (``DataConfig.height``); None: they were
             as they are in the file.
+        reading: of vectors and residual, as they were trained on (``DataConfig.reading``).
 
     Returns:
         float32 ``(classes,)``, raw, on the CPU.
 
     Raises:
         VideoError: the clip is missing, damaged or not as described above.
-        DatasetError: it has one frame.
+        DatasetError: it has one frame, or there is no such reading.
     """
     if networks.stream == "flow":
         raise ValueError("flow is in no compressed file: score_split takes it from the data set.")
     path = Path(path)
     clip = data.Clip(path.name, 0, "", path, path)
-    return _mean_scores(networks, _whole_frames(clip, networks.stream), size, height)
+    return _mean_scores(networks, _whole_frames(clip, networks.stream, reading), size, height)
 
 
 def fastest(networks: training.Networks) -> Callable[[Sample], Tensor]:
@@ -90,10 +96,12 @@ def fastest(networks: training.Networks) -> Callable[[Sample], Tensor]:
     return lambda sample: networks.logits(generator(sample.motion, sample.residual))
 
 
-def _whole_frames(clip: data.Clip, stream: str, dataset: data.Dataset | None = None) -> Sample:
+def _whole_frames(
+    clip: data.Clip, stream: str, reading: data.Reading, dataset: data.Dataset | None = None
+) -> Sample:
     """The protocol's frames of a clip; flow, where it is the stream, is the data set's."""
-    picture = "rgb" if stream == "rgb" else "residual"
-    segments = loader.Segments([clip], segments=FRAMES, train=False, picture=picture)
+    how = {"picture": "rgb" if stream == "rgb" else "residual", "reading": reading}
+    segments = loader.Segments([clip], segments=FRAMES, train=False, **how)
     numbers = segments.numbers(clip)
     if stream != "flow":
         return segments.read(replace(clip, flow=None), numbers)
@@ -169,7 +177,7 @@ def score_split(
 
     def read(clip: data.Clip) -> Sample:
         dataset.make(clip)
-        return _whole_frames(clip, config.stream, dataset)
+        return _whole_frames(clip, config.stream, config.data.reading, dataset)
 
     scores = []
     with ThreadPoolExecutor(1, "decode") as ahead:

@@ -138,6 +138,14 @@ def choose_device(wanted: str = "auto") -> str:
     return wanted
 
 
+def has_bf16() -> bool:
+    """Whether the GPU, or where there is none the processor, computes in bfloat16 by itself."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    asked = getattr(torch.cpu, "get_capabilities", dict)()  # not in the oldest torch we take
+    return bool(asked.get("avx512_bf16") or asked.get("amx_bf16"))
+
+
 def forward(network: Callable, *inputs: torch.Tensor) -> Callable[[], object]:
     """A call that runs the network over these inputs, without gradients."""
 

@@ -15,23 +15,28 @@ import torch
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from dmclib import checkpoints, data, files, loader, models, parallel, timing, transforms
+from dmclib import checkpoints, clipnets, data, files, loader, models, parallel, timing, transforms
 from dmclib.config import TrainConfig
 from dmclib.errors import CheckpointError, DatasetError
 from dmclib.loop import Loop, cast
 from dmclib.parallel import Team
 
-CLASSIFIERS = {"resnet18": models.motion_resnet18, "resnet152": models.motion_resnet152}
+CLASSIFIERS = {
+    "resnet18": models.motion_resnet18,
+    "resnet152": models.motion_resnet152,
+    "i3d": clipnets.InceptionI3D,
+    "s3d": clipnets.motion_s3d,
+}
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What a trained network says of every test frame."""
+    """What a trained network says of every test frame; of every test clip, if it takes clips."""
 
     logits: Tensor  # float32 (n, classes)
     label: Tensor  # int64 (n,)
     clip: Tensor  # int64 (n,)
-    epe_px: Tensor  # float32 (n,): end-point error against flow of the field that it classified
+    epe_px: Tensor  # float32 (n,): end-point error against flow of what it classified
 
 
 class Networks(nn.Module):
@@ -47,6 +52,7 @@ class Networks(nn.Module):
         if config.weights.adversarial:
             self.discriminator = models.Discriminator(pooled=-(-config.size // 16))
         self.stream = config.stream
+        self.clip_frames = config.segments if config.sees_clips else None
 
     def look(self, sample: transforms.Sample) -> tuple[Tensor, Tensor | None]:
         """What the classifier is to look at, and a generator's attention where it has one."""
@@ -59,8 +65,11 @@ class Networks(nn.Module):
         return self.look(sample)[0]
 
     def logits(self, seen: Tensor) -> Tensor:
-        """Class scores (N, classes) of what :meth:`field` gave."""
-        return self.classifier(seen.contiguous(memory_format=torch.channels_last))
+        """Class scores of what :meth:`field` gave: of each frame, or of each clip of frames."""
+        if self.clip_frames is None:
+            return self.classifier(seen.contiguous(memory_format=torch.channels_last))
+        clips = seen.unflatten(0, (-1, self.clip_frames))  # (N, T, 2, H, W)
+        return self.classifier(clips.transpose(1, 2).contiguous())
 
 
 def fit(
@@ -148,10 +157,13 @@ def _train(
     torch.manual_seed(config.seed)
     networks = Networks(config, classes=len(dataset.classes))
     if config.initial is not None:
-        checkpoints.take_imagenet(networks.classifier, Path(config.initial))
+        take = clipnets.take_kinetics if config.network == "i3d" else checkpoints.take_imagenet
+        take(networks.classifier, Path(config.initial))
     if config.start_from is not None:
         _take_over(networks, config)
-    networks.to(team.device, memory_format=torch.channels_last)
+    networks.to(team.device)
+    if not config.sees_clips:  # of five dimensions, which that format does not have
+        networks.to(memory_format=torch.channels_last)
     train = _batches(config, "train", team.device, workers)
     loop = Loop(config, networks, train, team, on_step)
     if checkpoint.exists():
@@ -200,6 +212,7 @@ def _batches(
         "size": config.size,
         "seed": config.seed,
         "keep_dx": "keep-dx" in config.habits,
+        "consecutive": config.sees_clips,
         "picture": "rgb" if config.stream == "rgb" else "residual",
     }
     if config.data.prepared is None:
@@ -213,7 +226,9 @@ def _batches(
             "training asked for learns from it. Prepare it with --flow."
         )
     # Validation, after every epoch, looks at as few frames as training does (so does CoViAR's).
-    count = config.data.frames_per_clip if split == "test" else config.segments
+    whole = split == "test" and not config.sees_clips
+    count = config.data.frames_per_clip if whole else config.segments
+    how["reading"] = config.data.reading
     segments = loader.Segments(clips, segments=count, train=split == "train", **how)
     return loader.Streamed(segments, device=device, workers=workers)
 
@@ -237,33 +252,33 @@ def _take_over(networks: Networks, config: TrainConfig) -> None:
 
 @torch.inference_mode()
 def _ask(networks: Networks, batches: loader.Batches, config: TrainConfig):
-    """Batch by batch: logits and classified field of every frame's centre crop, and the batch."""
+    """Batch by batch: logits of every frame's centre crop, label, clip, and the field's error.
+
+    Of a network that takes clips, one of each a clip.
+    """
     networks.eval()
-    for batch in batches.all():
-        with cast(config, batch.sample.motion.device):
-            seen = networks.field(batch.sample)
+    for sample, label, clip in batches.all():
+        with cast(config, sample.motion.device):
+            seen = networks.field(sample)
             logits = networks.logits(seen).float()
-        yield logits, seen.float(), batch
+        if sample.flow is not None and seen.shape == sample.flow.shape:
+            gap = transforms.denormalize_motion(seen.float() - sample.flow)
+            errors = gap.norm(dim=1).mean(dim=(1, 2))
+        else:  # a picture has no end-point error
+            errors = torch.full((len(seen),), math.nan)
+        frames = len(label) // len(logits)
+        yield logits, label[::frames], clip[::frames], errors.view(-1, frames).mean(dim=1)
 
 
 def _accuracy(networks: Networks, batches: loader.Batches, config: TrainConfig) -> float:
     answers = _ask(networks, batches, config)
-    right = [logits.argmax(1) == batch.label for logits, _, batch in answers]
+    right = [logits.argmax(1) == label for logits, label, *_ in answers]
     return torch.cat(right).cpu().float().mean().item()
 
 
 def _score(networks: Networks, batches: loader.Batches, config: TrainConfig) -> Scores:
-    logits, labels, clips, errors = [], [], [], []
-    for scores, seen, (sample, label, clip) in _ask(networks, batches, config):
-        logits.append(scores.float().cpu())
-        labels.append(label.cpu())
-        clips.append(clip)
-        if sample.flow is not None and seen.shape == sample.flow.shape:
-            gap = transforms.denormalize_motion(seen) - transforms.denormalize_motion(sample.flow)
-            errors.append(gap.norm(dim=1).mean(dim=(1, 2)).cpu())
-        else:  # a picture has no end-point error
-            errors.append(torch.full((len(scores),), math.nan))
-    return Scores(*(torch.cat(parts) for parts in (logits, labels, clips, errors)))
+    parts = zip(*_ask(networks, batches, config), strict=True)
+    return Scores(*(torch.cat(part).cpu() for part in parts))
 
 
 def _write_log(config: TrainConfig, log: list[dict]) -> None:

@@ -110,6 +110,7 @@ def augment(
     scales: Sequence[float] = (1, 0.875, 0.75),
     *,
     keep_dx: bool = False,
+    together: int = 1,
 ) -> Sample:
     """Cut a random window out of each item, mirror half of them, and bring all to ``size``.
 
@@ -123,11 +124,14 @@ def augment(
         generator: a CPU generator; the only source of randomness, so one seed repeats a batch.
         scales: window scales, each at most 1.
         keep_dx: mirror as the released code does (:func:`flip`).
+        together: so many neighbouring items are one moving picture and share what is drawn.
     """
     items = len(sample.motion)
-    scale = torch.tensor(scales)[torch.randint(len(scales), (items,), generator=generator)]
-    place = torch.rand(items, 2, generator=generator)
-    mirror = torch.rand(items, generator=generator) < 0.5
+    draws = items // together
+    scale = torch.tensor(scales)[torch.randint(len(scales), (draws,), generator=generator)]
+    place = torch.rand(draws, 2, generator=generator)
+    mirror = torch.rand(draws, generator=generator) < 0.5
+    scale, place, mirror = (x.repeat_interleave(together, 0) for x in (scale, place, mirror))
     frame = sample.motion.shape[-2:]
 
     out = Sample(

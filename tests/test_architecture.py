@@ -22,10 +22,10 @@ LAYERS = [
     },
     {"gops", "flow", "results", "corpora", "released", "checkpoints"},
     {"codec", "flowstore"},
-    {"transforms", "models", "losses", "puppets", "prepare_one"},
+    {"transforms", "models", "clipnets", "losses", "puppets", "prepare_one"},
     {"data", "prepare", "fast", "stream"},
     {"config", "loader"},
-    {"loop"},
+    {"loop", "schedules"},
     {"training", "evaluation"},
     {"jobs", "experiment", "fusions", "recognition", "figures", "profiles"},
     {

@@ -60,7 +60,7 @@ def test_imagenet_weights_are_taken_and_averaged_for_two_planes(tmp_path):
     donor = models.motion_resnet18(1000, channels=3)
     state = {k: v for k, v in donor.state_dict().items() if not k.endswith("num_batches_tracked")}
     file = published(tmp_path, state)
-    assert checkpoints.find_imagenet("resnet18", str(tmp_path)) == file
+    assert checkpoints.find_published("resnet18", str(tmp_path)) == file
     network = models.motion_resnet18(7)
     last = network.fc.weight.clone()
     checkpoints.take_imagenet(network, file)
@@ -75,7 +75,7 @@ def test_imagenet_weights_are_taken_and_averaged_for_two_planes(tmp_path):
 
 
 def test_imagenet_weights_that_are_not_there_are_none(tmp_path):
-    assert checkpoints.find_imagenet("resnet18", str(tmp_path)) is None
+    assert checkpoints.find_published("resnet18", str(tmp_path)) is None
 
 
 class Hostile:

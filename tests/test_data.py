@@ -79,6 +79,24 @@ def test_smaller_frames_carry_smaller_motion(frames, cache):
     torch.testing.assert_close(half.flow.float(), expected, atol=0.01, rtol=0.01)
 
 
+def test_another_reading_gives_its_own_vectors_and_residual_and_the_same_flow(frames, cache):
+    config = replace(TINY, reading="accumulated")
+    again = data.load_frames(config, "train", first=1, workers=1)
+    path = config.open().clips("train")[0].path
+    for n, frame in enumerate(codec.read_at(path, data.segment_centers(36, 3), accumulate=True)):
+        np.testing.assert_array_equal(again.motion[n].numpy(), frame.motion)
+        np.testing.assert_array_equal(again.residual[n].numpy(), frame.residual.clip(-128, 127))
+    assert not torch.equal(again.motion, frames.motion[:3])
+    assert not torch.equal(again.residual, frames.residual[:3])
+    assert torch.equal(again.flow, frames.flow[:3])
+    assert torch.equal(again.rgb, frames.rgb[:3])
+
+
+def test_a_training_follows_from_its_reading():
+    keys = {TrainConfig("motion", DataConfig(reading=r), epochs=1).key for r in data.READINGS}
+    assert len(keys) == 3
+
+
 @pytest.mark.parametrize(
     ("frames", "segments", "expected"),
     [
@@ -383,9 +401,16 @@ def test_a_training_follows_from_the_manifest_and_not_from_the_prepared_files(pr
 
 
 def test_a_config_comes_back_from_json():
-    clips = DataConfig(prepared="here", split_number=3, corpus="hmdb51", clips_per_class=(3, 2, 1))
+    clips = DataConfig(
+        *(None, "hmdb51", "here"), split_number=3, clips_per_class=(3, 2, 1), reading="accumulated"
+    )
     config = TrainConfig("cue", clips, 2, start_from=TrainConfig("flow", clips, 1))
     assert TrainConfig.from_json(json.dumps(asdict(config))) == config
+
+
+def test_an_unknown_reading_names_the_known_ones():
+    with pytest.raises(DatasetError, match="no reading 'best'; there are plain, accumulated, sub"):
+        DataConfig(reading="best")
 
 
 def test_two_places_of_videos_are_refused():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from dmclib import checkpoints, cli, codec, data, demo, experiment, models, paths, training
+from dmclib import checkpoints, cli, codec, data, demo, models, paths, training
 from dmclib.errors import CheckpointError, OutputError, ProfileError, VideoError
 
 FRAMES = 14  # an I-frame, its GOP, an I-frame and a P-frame
@@ -175,7 +175,7 @@ def finished(tmp_path, monkeypatch):
 
 
 def test_a_finished_training_names_classes_and_says_what_they_are_worth(finished, ours, tmp_path):
-    assert finished.weights.adversarial == experiment.ADVERSARIAL
+    assert finished.weights.adversarial == 0.1
     weights = demo.find_weights("smoke")
     assert weights.height == 128
     shown = demo.show(ours, tmp_path / "out", weights=weights)

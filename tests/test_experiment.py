@@ -1,4 +1,4 @@
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -9,6 +9,7 @@ from dmclib import codec, data, experiment, paths
 from dmclib.config import TrainConfig
 from dmclib.corpora import VideoFolder
 from dmclib.data import DataConfig
+from dmclib.errors import DMCError
 from dmclib.experiment import (
     ADV,
     CLS,
@@ -22,7 +23,7 @@ from dmclib.experiment import (
 )
 from dmclib.losses import LossWeights
 
-CLIPS = DataConfig(seed=5)
+CLIPS = DataConfig()
 
 
 def chain(config):
@@ -31,9 +32,20 @@ def chain(config):
     return [*before, config]
 
 
+def parameters(**changes):
+    """A notebook's, of the clips that CLIPS is."""
+    return {
+        **{"data_folder": "", "corpus": "folder", "prepared_folder": "", "split_number": 1},
+        **{"train_clips": 20, "validation_clips": 4, "test_clips": 12, "frames_per_clip": 6},
+        **{"seed": 3, "size": 64, "schedule": "short", "flow_epochs": 7, "stage_epochs": 2},
+        **{"network": "resnet18", "habits": [], "imagenet": "none", "precision": "float32"},
+        **changes,
+    }
+
+
 @pytest.fixture
 def variants():
-    return experiment.variants(CLIPS, seed=3, size=64, flow_epochs=7, stage_epochs=2)
+    return experiment.trainings(parameters())
 
 
 def test_all_variants_see_the_same_clips_crops_and_order(variants):
@@ -63,9 +75,10 @@ def test_the_stages_are_the_papers(variants):
 def test_the_variants_of_dmc_differ_in_the_loss_alone(variants):
     assert variants[CLS].weights == LossWeights(1.0, 0.0, 0.0)
     assert variants[MSE].weights == LossWeights(1.0, 10.0, 0.0)
-    assert variants[ADV].weights == LossWeights(1.0, 10.0, experiment.ADVERSARIAL)
+    assert variants[ADV].weights == LossWeights(1.0, 10.0, 0.1)
     assert replace(variants[MSE], weights=LossWeights()) == variants[CLS]
-    same = {"weights": LossWeights(), "start_from": variants[FLOW]}
+    # The generator is not new any more, so the classifier need not wait for it.
+    same = {"weights": LossWeights(), "start_from": variants[FLOW], "frozen_epochs": 1}
     assert replace(variants[ADV], **same) == variants[CLS]
 
 
@@ -83,9 +96,71 @@ def test_a_baseline_gets_as_many_epochs_as_a_dmc_classifier_and_its_teacher(vari
 
 
 def test_another_seed_shares_no_training(variants):
-    others = experiment.variants(CLIPS, seed=4, size=64, flow_epochs=7, stage_epochs=2)
+    others = experiment.trainings(parameters(seed=4))
     keys = {stage.key for config in variants.values() for stage in chain(config)}
     assert keys.isdisjoint(stage.key for config in others.values() for stage in chain(config))
+
+
+def test_each_further_training_has_one_thing_changed(variants):
+    further = experiment.further(parameters())
+    assert further.keys() == experiment.AGAINST.keys()
+    for name, config in further.items():
+        plain = variants[experiment.AGAINST[name]]
+        changed = {
+            f.name for f in fields(plain) if getattr(plain, f.name) != getattr(config, f.name)
+        }
+        allowed = {"generator"} if name.startswith("generator") else {"data"}
+        if name.startswith("released"):
+            allowed = {"habits", "start_from"} if name == experiment.KEEP_DX else {"habits"}
+        assert changed == allowed, name
+
+
+def test_habits_are_followed_where_they_belong_and_unknown_ones_refused():
+    flip, block, turns = "keep-dx", "block-target", "classifier-with-discriminator"
+    named = experiment.trainings(parameters(habits=[flip, block, turns]))
+    habits = {name: set(config.habits) for name, config in named.items()}
+    assert habits[FLOW] == habits[MOTION] == habits[CLS] == {flip}
+    assert habits[MSE] == {flip, block}
+    assert habits[ADV] == {flip, turns}
+    assert habits[RESIDUAL] == habits[SINGLE_FRAME] == set()
+    with pytest.raises(DMCError, match="habits has no 'smoking'"):
+        experiment.trainings(parameters(habits=["smoking"]))
+
+
+def test_the_released_schedules_are_those_of_the_run_scripts():
+    hmdb = experiment.trainings(parameters(schedule="hmdb51"))
+    frame, vectors = hmdb[SINGLE_FRAME], hmdb[MOTION]
+    assert (frame.network, frame.epochs, frame.lr) == ("resnet152", 220, 3e-4)
+    assert (vectors.epochs, vectors.steps, vectors.lr) == (360, (120, 200, 280), 5e-3)
+    assert (hmdb[RESIDUAL].epochs, hmdb[RESIDUAL].lr) == (300, 1e-3)
+    readings = {name: config.data.reading for name, config in hmdb.items()}
+    assert readings[MOTION] == readings[RESIDUAL] == "accumulated"  # as CoViAR's streams
+    assert readings[MSE] == readings[FLOW] == "plain"  # as the runs of DMC-Net
+    mse, adv = hmdb[MSE], hmdb[ADV]
+    assert (mse.clips_per_batch, adv.clips_per_batch) == (45, 30)
+    assert (mse.epochs, mse.steps, mse.frozen_epochs) == (50, (20, 35, 45), 1)
+    assert mse.lr == 0.01 * mse.generator_lr == 1e-4
+    assert adv.weights == LossWeights(1.0, 10.0, 1.0, 0.01)
+    assert {config.eps for config in hmdb.values()} == {1e-3}
+    ucf = experiment.trainings(parameters(schedule="ucf101"))
+    assert [ucf[name].lr for name in (SINGLE_FRAME, MOTION, RESIDUAL)] == [3e-4, 1e-2, 5e-3]
+    assert {ucf[name].epochs for name in (SINGLE_FRAME, MOTION, RESIDUAL)} == {510}
+    with pytest.raises(DMCError, match="schedule has no 'long'; there are short, hmdb51, ucf101"):
+        experiment.trainings(parameters(schedule="long"))
+
+
+def test_what_the_classifiers_start_from_is_said_aloud(tmp_path):
+    assert "random weights, as this profile asks" in experiment.beginnings(parameters())
+    asked = parameters(imagenet=str(tmp_path), schedule="hmdb51")
+    said = experiment.beginnings(asked)
+    assert "resnet152 starts from RANDOM weights: no resnet152-????????.pth was found" in said
+    file = tmp_path / "resnet18-01234567.pth"
+    file.touch()
+    assert f"resnet18 starts from published weights, {file.name}." in experiment.beginnings(asked)
+    named = experiment.trainings(asked)
+    assert named[MOTION].initial == str(file)
+    assert named[MSE].initial is None  # it starts from the flow classifier
+    assert named[SINGLE_FRAME].initial is None
 
 
 LABELS = torch.arange(4).repeat_interleave(3)  # four clips, each of its own class, of three frames

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from dmclib import codec, flowstore, loader, transforms
+from dmclib import codec, data, flowstore, loader, transforms
 from dmclib.data import Clip, Frames, segment_centers
 from dmclib.errors import DatasetError, VideoError
 from dmclib.loader import Segments, Streamed
@@ -115,6 +115,31 @@ def test_the_rgb_item_is_the_picture_of_the_gops_key_frame(clips):
         np.testing.assert_allclose(item.residual[n], shown / std, rtol=1e-5, atol=1e-6)
     assert item.flow is None
     assert not item.motion.any()
+
+
+@pytest.mark.parametrize("reading", ["accumulated", "subpixel"])
+def test_a_reading_is_the_codecs_own_and_leaves_flow_as_it_is(clips, reading):
+    numbers = [5, 11, 30]
+    plain = Segments(clips).read(clips[0], numbers)
+    read = Segments(clips, reading=reading).read(clips[0], numbers)
+    how = {"accumulated": {"accumulate": True}, "subpixel": {"subpixel": True}}[reading]
+    for n, frame in enumerate(codec.read_at(clips[0].path, numbers, **how)):
+        np.testing.assert_array_equal(read.motion[n], frame.motion)
+        np.testing.assert_array_equal(read.residual[n], frame.residual.clip(-128, 127))
+    assert not torch.equal(read.motion, plain.motion)
+    assert not torch.equal(read.residual, plain.residual)
+    assert torch.equal(read.flow, plain.flow)
+
+
+def test_accumulated_vectors_grow_until_the_next_key_frame(clips):
+    motion = Segments(clips, reading="accumulated").read(clips[0], [1, 4, 11, 13]).motion
+    # The texture drifts 3 px a frame; the middle has not left the picture since the I-frame.
+    assert motion[:, 0, 24, 48].tolist() == [3, 12, 33, 3]
+
+
+def test_an_unknown_reading_is_refused(clips):
+    with pytest.raises(DatasetError, match="no reading 'traced'; there are plain, accumulated"):
+        Segments(clips, reading="traced")
 
 
 def test_every_epoch_is_a_pass_over_all_clips_in_an_order_of_its_own(clips):
@@ -250,3 +275,32 @@ def test_in_memory_all_gives_every_frame_in_order():
     rows = transforms.denormalize_motion(batch.sample.motion[:, 1, 0, 0])
     # The window of 35 px in the middle became 32, and motion shrank with it.
     np.testing.assert_allclose(rows, np.arange(15).clip(0, 20) * 32 / 35, rtol=1e-5)
+
+
+def test_consecutive_frames_follow_each_other_from_a_random_one_or_the_middle(clips):
+    train, test = (
+        Segments(clips, segments=5, size=32, train=train, consecutive=True)
+        for train in (True, False)
+    )
+    count = codec.probe(clips[0].path).frames
+    runs = [[data.off_key_frame(n) for n in range(k, k + 5)] for k in range(count - 4)]
+    dice = [loader._dice(0, epoch, clips[0].name) for epoch in range(12)]
+    drawn = [runs.index(train.numbers(clips[0], each)) for each in dice]
+    assert len(set(drawn)) > 3
+    middle = (count - 5) // 2
+    assert test.numbers(clips[0]) == [data.off_key_frame(n) for n in range(middle, middle + 5)]
+    too_many = Segments(clips, segments=count + 3, size=32, train=False, consecutive=True)
+    assert too_many.numbers(clips[0])[-4:] == [data.off_key_frame(count - 1)] * 4
+
+
+def test_in_memory_consecutive_frames_share_one_crop_and_whole_clips_stay_together():
+    many = frames_of(30)
+    source = loader.InMemory(many, segments=2, size=32, consecutive=True)
+    take, taken = source._take, []
+    source._take = lambda rows: taken.append(rows) or take(rows)
+    list(source.batches(0, 30))
+    assert all(rows[1] == rows[0] + 1 for rows in taken)
+    assert {int(rows[0]) % 3 for rows in taken} == {0, 1}
+    found = [batch.clip for batch in source.all()]
+    assert torch.equal(torch.cat(found), torch.arange(30).repeat_interleave(2))
+    assert all(len(clips) % 2 == 0 for clips in found)

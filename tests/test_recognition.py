@@ -108,6 +108,19 @@ def test_mirrored_views_move_the_other_way(clip):
         torch.testing.assert_close(mirrored[:, 1], view[:, 1].flip(-1))
 
 
+def test_a_clip_is_read_as_the_networks_were_trained(clip):
+    networks = trained("motion")
+    networks.classifier = Noted()
+    numbers = data.segment_centers(27, 25)
+    accumulated = np.stack([f.motion for f in codec.read_at(clip, numbers, accumulate=True)])
+    middle = torch.from_numpy(accumulated[..., 3:45, 11:53])  # the ninth view's window
+    view = transforms.resize(transforms.Sample(middle, middle.new_zeros(25, 3, 42, 42)), (32, 32))
+    recognition.recognise(clip, networks, size=SIZE, reading="accumulated")
+    torch.testing.assert_close(
+        networks.classifier.seen[8], transforms.normalize(view).motion, **FLOAT32
+    )
+
+
 def test_flow_and_clips_of_other_gops_are_refused(clip, tmp_path):
     with pytest.raises(ValueError, match="flow is in no compressed file"):
         recognition.recognise(clip, trained("flow"), size=SIZE)
@@ -123,7 +136,7 @@ def puppets(tmp_path, monkeypatch):
     monkeypatch.setattr("dmclib.paths.CACHE", tmp_path)
     monkeypatch.setattr(recognition, "FRAMES", 4)  # of 25, to be quick
     monkeypatch.setattr(data.PuppetActions, "classes", ("kick", "wave"))
-    clips = data.DataConfig(clips_per_class=(1, 1, 1))
+    clips = data.DataConfig(clips_per_class=(1, 1, 1), reading="accumulated")
     made = {}
     for stream in ("motion", "flow"):
         made[stream] = config = TrainConfig(stream=stream, data=clips, epochs=1, size=SIZE)
@@ -142,7 +155,8 @@ def test_a_split_is_scored_once_clip_by_clip_and_its_streams_fuse(puppets, monke
     assert found.names == tuple(clip.name for clip in dataset.clips("test"))
     assert found.labels.tolist() == [0, 1]
     path = dataset.clips("test")[1].path
-    one = recognition.recognise(path, training.load_networks(config), size=SIZE, height=128)
+    how = {"size": SIZE, "height": 128, "reading": "accumulated"}
+    one = recognition.recognise(path, training.load_networks(config), **how)
     torch.testing.assert_close(torch.from_numpy(found.scores[1]), one, **FLOAT32)
 
     streams, labels = recognition.read_together(files)

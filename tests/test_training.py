@@ -44,11 +44,11 @@ class TwoWays:
 
     name, classes = "two ways", ("up", "down")
 
-    def __init__(self, frames):
-        self.frames = frames
+    def __init__(self, frames, each=3):
+        self.frames, self.each = frames, each
 
     def clips(self, split):
-        labels = self.frames[split].label[::3].tolist()
+        labels = self.frames[split].label[:: self.each].tolist()
         return [Clip(f"clip {n}", label, split, None, None) for n, label in enumerate(labels)]
 
 
@@ -345,6 +345,18 @@ def test_prepared_clips_are_streamed_and_their_training_goes_on_where_it_stopped
         assert torch.equal(tensor, expected[name]), name
 
 
+def test_prepared_clips_are_read_as_the_data_config_says(prepared):
+    seen = []
+    for reading in data.READINGS:
+        made = streamed(replace(prepared, reading=reading), "residual")
+        batch = next(training._batches(made, "test", torch.device("cpu"), 0).all())
+        seen.append(batch.sample)
+    for n, sample in enumerate(seen):
+        for other in seen[:n]:
+            assert not torch.equal(sample.residual, other.residual)
+            assert torch.equal(sample.flow, other.flow)
+
+
 def test_streamed_flow_teaches_which_way_things_move(prepared):
     flow = streamed(prepared, "flow", epochs=4, clips_per_batch=6, segments=3, lr=3e-3)
     scores = training.fit(flow, workers=0)
@@ -485,3 +497,33 @@ def test_a_config_survives_json():
     again = TrainConfig.from_json(json.dumps(asdict(plain)))
     assert again == plain
     assert again.key == plain.key
+
+
+@pytest.mark.parametrize("network", ["i3d", "s3d"])
+def test_a_classifier_of_clips_is_trained_and_gives_one_answer_a_clip(network, monkeypatch):
+    frames = {
+        split: of_many(clips) for split, clips in (("train", 4), ("validation", 2), ("test", 3))
+    }
+    monkeypatch.setattr(data, "load_frames", lambda config, split: frames[split])
+    monkeypatch.setattr(DataConfig, "open", lambda config: TwoWays(frames, each=16))
+    clips = DataConfig(frames_per_clip=16)
+    trained = TrainConfig(
+        "cue", clips, epochs=1, size=32, segments=16, clips_per_batch=2, network=network,
+        weights=ALL_TERMS,
+    )  # fmt: skip
+    scores = training.fit(trained)
+    assert scores.logits.shape == (3, 2)
+    assert scores.clip.tolist() == [0, 1, 2]
+    assert scores.label.tolist() == [0, 1, 0]
+    assert scores.epe_px.isfinite().all()
+
+
+def of_many(clips):
+    """As ``moving``, but 16 frames a clip."""
+    few = moving(clips, 0)
+    rows = torch.arange(clips).repeat_interleave(16) * 3
+    parts = {
+        name: getattr(few, name)[rows]
+        for name in ("motion", "residual", "flow", "rgb", "label", "clip")
+    }
+    return Frames(**parts, names=few.names)

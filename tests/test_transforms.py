@@ -236,3 +236,12 @@ def test_a_sample_moves_to_another_device_whole():
         "meta",
         None,
     )
+
+
+def test_items_of_one_moving_picture_share_crop_and_mirroring():
+    frame = torch.randn(1, 2, 40, 48)
+    still = Sample(frame.expand(12, -1, -1, -1), torch.randn(1, 3, 40, 48).expand(12, -1, -1, -1))
+    dice = torch.Generator().manual_seed(0)
+    drawn = transforms.augment(still, (32, 32), dice, together=4).motion.view(3, 4, 2, 32, 32)
+    assert (drawn == drawn[:, :1]).all()
+    assert not torch.equal(drawn[0, 0], drawn[1, 0])

@@ -1,0 +1,77 @@
+"""How long and how fast the released runs train: CoViAR's streams, and DMC-Net's two stages.
+
+FACTS section 3, from CoViAR's and the authors' code and run scripts. By data set, then by stream;
+``mse`` and ``adv`` are the stages of the cue. The flow classifier's own schedule is nowhere stated:
+it gets that of the vectors' stream, which is the same network on the same kind of picture. Each
+entry holds fields of :class:`dmclib.config.TrainConfig`, and ``reading`` of its data.
+"""
+
+from dmclib.losses import LossWeights
+
+# CoViAR starts from ImageNet and hurries the layers that are new (its train.py).
+_ALL = {"eps": 1e-3}
+_FLOW = _ALL | {"clips_per_batch": 80, "first_layer_lr": 0.1, "body_lr": 0.01}
+_MOTION = _FLOW | {"reading": "accumulated"}  # CoViAR's streams; DMC-Net's runs read plain ones
+_PICTURE = {**_ALL, "network": "resnet152", "clips_per_batch": 40, "lr": 3e-4}
+_PICTURE |= {"first_layer_lr": 0.01, "body_lr": 0.01}
+# The classifier, which knows flow, learns a hundred times slower than the generator before it.
+_STAGE = _ALL | {"epochs": 50, "steps": (20, 35, 45), "lr": 1e-4, "generator_lr": 1e-2}
+_STAGES = {
+    "mse": _STAGE
+    | {
+        "clips_per_batch": 45,
+        "frozen_epochs": 1,
+        "weights": LossWeights(reconstruction=10.0),
+    },
+    "adv": _STAGE
+    | {
+        "clips_per_batch": 30,
+        "discriminator_lr": 1e-2,
+        "weights": LossWeights(reconstruction=10.0, adversarial=1.0, discriminator=0.01),
+    },
+}
+_HMDB51 = {"epochs": 360, "steps": (120, 200, 280), "lr": 5e-3}
+_UCF101 = {"epochs": 510, "steps": (150, 270, 390)}
+
+RELEASED: dict[str, dict[str, dict]] = {
+    "hmdb51": {
+        "rgb": _PICTURE | {"epochs": 220, "steps": (55, 110, 165)},
+        "motion": _MOTION | _HMDB51,
+        "residual": _MOTION | {"epochs": 300, "steps": (120, 180, 240), "lr": 1e-3},
+        "flow": _FLOW | _HMDB51,
+        **_STAGES,
+    },
+    "ucf101": {
+        "rgb": _PICTURE | _UCF101,
+        "motion": _MOTION | _UCF101 | {"lr": 1e-2},
+        "residual": _MOTION | _UCF101 | {"lr": 5e-3},
+        "flow": _FLOW | _UCF101 | {"lr": 1e-2},
+        **_STAGES,
+    },
+}
+
+
+def short(flow_epochs: int, stage_epochs: int) -> dict[str, dict]:
+    """Our own, for small data sets from random weights: one cycle of rates, batches of 8 clips.
+
+    A baseline has as many epochs as ``cls`` and ``cls + MSE`` have in all, so that it does not lose
+    for want of them; the flow classifier, which is the teacher, has its ``flow_epochs``. In the
+    first epoch of a generator that is new it learns alone, if there are more.
+    """
+    alone = {"epochs": flow_epochs + stage_epochs}
+    # The generator is new and learns fast; the classifier already knows flow and follows.
+    stage = {"epochs": stage_epochs, "lr": 3e-4, "generator_lr": 5e-3}
+    return {
+        "rgb": alone,
+        "motion": alone,
+        "residual": alone,
+        "flow": {"epochs": flow_epochs},
+        "mse": stage
+        | {
+            "frozen_epochs": int(stage_epochs > 1),
+            "weights": LossWeights(reconstruction=10.0),
+        },
+        # The released runs give lambda 1 at 224 px and thousands of steps. Ours is a tenth,
+        # untuned, so that a discriminator with few steps behind it cannot outweigh the class loss.
+        "adv": stage | {"weights": LossWeights(reconstruction=10.0, adversarial=0.1)},
+    }
