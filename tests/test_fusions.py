@@ -1,5 +1,9 @@
+import ast
+import contextlib
+import io
 from dataclasses import fields, replace
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -56,6 +60,51 @@ def test_the_authors_files_give_the_committed_tables(shared_data, word):
             pd.testing.assert_frame_equal(found, expected, rtol=1e-9, check_like=True)
         else:
             assert found == expected
+
+
+def run_released_part(cells):
+    """Run these cells as a notebook does; the text that each of the checked ones shows."""
+    given, shown = {"scores_folder": "", "profile": "smoke", "np": np, "pd": pd}, {}
+    given |= {"fusions": fusions, "paths": paths, "released": released}
+    for cell in cells:
+        body = ast.parse(cell.source).body
+        last = body.pop() if isinstance(body[-1], ast.Expr) else None
+        with (
+            contextlib.redirect_stdout(io.StringIO()) as printed,
+            pd.option_context("display.max_columns", 20),  # in a notebook; in a terminal, none
+        ):
+            exec(compile(ast.Module(body, []), cell.id, "exec"), given)
+            value = last and repr(eval(compile(ast.Expression(last.value), cell.id, "eval"), given))
+        shown[cell.id] = value or printed.getvalue()
+    return shown
+
+
+@pytest.mark.parametrize("at_hand", [pytest.param(True, marks=pytest.mark.data), False])
+def test_notebook_5_shows_the_same_with_the_authors_files_and_without(
+    request, monkeypatch, at_hand
+):
+    folder = "nowhere"
+    if at_hand:
+        folder = request.getfixturevalue("shared_data") / "released_scores" / "exp_my"
+    monkeypatch.setenv("DMC_RELEASED_SCORES", str(folder))
+    cells = nbformat.read(paths.NOTEBOOKS / "05_recognition.ipynb", 4).cells
+    (start,) = [k for k, cell in enumerate(cells) if "paths.released_scores()" in cell.source]
+    checked = [
+        cell for cell in cells[start:] if "nbval-check-output" in cell.metadata.get("tags", [])
+    ]
+    shown = run_released_part([cells[start], *checked])
+
+    told = shown.pop(cells[start].id)
+    assert told == "" if at_hand else "No score files here: clone facebookresearch/dmc-net" in told
+    for cell in checked:
+        (output,) = cell.outputs
+        kept = output["text"] if "text" in output else output["data"]["text/plain"]
+        assert shown[cell.id] == kept
+    everything = "".join(shown.values())
+    for figure in ("51.72", "39.54", "43.46", "52.09", "59.46", "63.12", "61.55", "61.81"):
+        assert figure in everything
+    for figure in ("87.02", "69.05", "79.29", "84.26", "90.64", "91.57", "90.72"):
+        assert figure in everything
 
 
 # --- a data set small enough to count by hand ----------------------------------------------------
