@@ -13,7 +13,6 @@ manifest and the quarantine are written at the end, and do not show how often th
 import fcntl
 import os
 import re
-import socket
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -22,12 +21,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import get_args
-from urllib.parse import urlsplit
 
 from tqdm.auto import tqdm
 
+from dmclib import cluster, manifest, prepare_one
 from dmclib import flow as optical_flow
-from dmclib import manifest, prepare_one
 from dmclib.children import ChildLost, Team
 from dmclib.corpora import Corpus
 from dmclib.errors import DatasetError, DMCError, OutputError
@@ -35,7 +33,6 @@ from dmclib.errors import DatasetError, DMCError, OutputError
 FLOWS = (*get_args(optical_flow.Method), "none")
 QUICK = "dis"  # TV-L1, the paper's, takes core-days for a whole corpus: never without being asked
 PATIENCE_SECONDS = 600  # that a child may take for one transcoding, or one field of flow
-CONNECT_SECONDS = 10
 CHILD = (sys.executable, "-P", "-c", "from dmclib import prepare_one; prepare_one.child()")
 
 _PARTIAL = re.compile(r"\..+\.\d+\.partial(\.\w+)?", re.DOTALL)  # as files.whole names them
@@ -223,7 +220,7 @@ Submit = Callable[[dict], Future]
 def _workers(jobs: int | None, scheduler: str | None) -> Iterator[Submit]:
     """Give a function that hands out a task; at the end nothing is left running here."""
     if scheduler is not None:
-        with _cluster(scheduler) as executor:
+        with cluster.executor(scheduler) as executor:
             yield partial(executor.submit, _on_cluster)
         return
     team, executor = Team(CHILD), ThreadPoolExecutor(jobs or os.cpu_count())
@@ -233,47 +230,6 @@ def _workers(jobs: int | None, scheduler: str | None) -> Iterator[Submit]:
         executor.shutdown(wait=False, cancel_futures=True)
         team.stop()
         executor.shutdown()
-
-
-@contextmanager
-def _cluster(scheduler: str) -> Iterator:
-    """The executor of a Dask cluster; its failures become sentences."""
-    try:
-        from distributed import Client  # the extra "cluster"
-    except ImportError:
-        raise DMCError(
-            "A scheduler needs Dask, which is not installed here: pip install 'dmclib[cluster]'."
-        ) from None
-    try:
-        # Asked without Dask first: a Client that fails to connect leaves its event loop behind.
-        host, port = _host_and_port(scheduler)
-        socket.create_connection((host, port), CONNECT_SECONDS).close()
-        client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
-    except (OSError, ValueError) as problem:
-        raise DMCError(
-            f"No Dask scheduler answers at {scheduler!r} ({problem}). Check that it runs; the "
-            "address looks like tcp://host:8786."
-        ) from problem
-    with client:
-        executor = client.get_executor(pure=False)  # what was answered once may have changed
-        try:
-            yield executor
-        except (DMCError, KeyboardInterrupt):
-            raise
-        except Exception as problem:
-            raise DMCError(
-                f"The cluster at {scheduler} failed ({type(problem).__name__}: {problem}). What is "
-                "done stays; run it again to go on."
-            ) from problem
-        finally:
-            executor.shutdown(wait=False)  # cancels
-
-
-def _host_and_port(scheduler: str) -> tuple[str, int]:
-    parts = urlsplit(scheduler)
-    if parts.scheme not in ("tcp", "tls") or not parts.hostname or not parts.port:
-        raise ValueError("not an address")
-    return parts.hostname, parts.port
 
 
 _CLUSTER_TEAM = Team(CHILD)  # of a Dask worker, which has no other place to keep it

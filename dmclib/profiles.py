@@ -275,7 +275,7 @@ def _fit_scalar(value: object, default: object, place: str) -> object:
 def _library_hash() -> str:
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
-        if path.stem not in ("profiles", "runner", "cli"):  # notebooks never see these
+        if path.stem not in ("profiles", "runs", "runner", "cli"):  # notebooks never see these
             digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
 

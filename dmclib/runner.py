@@ -2,18 +2,14 @@
 
 Papermill alone only warns about a parameter that a notebook lacks, writes its output in place and
 starts from the first notebook every time. So here everything is checked before anything runs, each
-output gets its name only when it is whole, and ``results/<profile>/runs/manifest.json`` remembers
-what is done, so that a run that was stopped goes on where it stopped.
+output gets its name only when it is whole, and :class:`runs.Runs` remembers what is done.
 """
 
-import fcntl
-import json
 import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 import nbformat
@@ -27,8 +23,9 @@ from rich.text import Text
 
 from dmclib import paths, results
 from dmclib.errors import DMCError
-from dmclib.files import whole, write_text
+from dmclib.files import whole
 from dmclib.profiles import Step, plan
+from dmclib.runs import Runs
 
 
 class NotebookFailed(DMCError):
@@ -64,102 +61,57 @@ def reproduce(
     steps = plan(profile, only=only, settings=settings, data=data)
     # Another split of the same profile has a name, and so results, of its own.
     profile = next((s.parameters["profile"] for s in steps if "profile" in s.parameters), profile)
-    runs = paths.RESULTS / profile / "runs"
+    runs = Runs(profile)
     if dry_run:
-        _show_plan(console, steps, [] if fresh else _finished(steps, _read_manifest(runs), runs))
+        _show_plan(console, steps, [] if fresh else runs.done_first(steps))
         return
-    with _locked(runs, profile), _announced():
-        manifest = _read_manifest(runs)
-        done = [] if fresh else _finished(steps, manifest, runs)
-        for step in done:
-            console.print(f"{step.name}: done already (--fresh runs it again)", highlight=False)
-        left = steps[len(done) :]
-        expected = [_expected_seconds(step, profile, manifest) for step in left]
-        for k, step in enumerate(left):
-            for name, entry in manifest.items():
-                if name > step.name:  # made from what this notebook made before
-                    entry["status"] = "outdated"
-            entry = manifest.setdefault(step.name, {})
-            entry |= {
-                "fingerprint": step.fingerprint,
-                "started": datetime.now(UTC).isoformat(timespec="seconds"),
-                "status": "stopped",  # what is found here if this process dies
-            }
-            _write_manifest(runs, manifest)
-            heading = f"[{len(done) + k + 1}/{len(steps)}] {step.name}"
-            start = time.monotonic()
-            with _progress(console, heading, expected[k:]):
-                _execute(step, runs)
-            entry |= {"seconds": round(time.monotonic() - start, 1), "status": "finished"}
-            entry["result"] = _result(step, runs).is_file()
-            _write_manifest(runs, manifest)
-            console.print(f"{heading}: done in {_duration(entry['seconds'])}", markup=False)
-    _show_results(console, profile)
+    with runs.held(), announced():
+        in_order(steps, runs, fresh=fresh, console=console)
+    show_results(console, profile)
 
 
-def _read_manifest(runs: Path) -> dict:
-    try:
-        manifest = json.loads((runs / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}  # nothing is known to be done, so everything runs
-    return manifest if isinstance(manifest, dict) else {}
+def in_order(steps: Sequence[Step], runs: Runs, *, fresh: bool, console: Console) -> None:
+    """Run notebooks one after the other, from the first that is not done.
+
+    Raises:
+        NotebookFailed: at the first error.
+    """
+    done = [] if fresh else runs.done_first(steps)
+    for step in done:
+        say_done(console, step.name)
+    left = steps[len(done) :]
+    expected = [runs.expected_seconds(step) for step in left]
+    for k, step in enumerate(left):
+        heading = f"[{len(done) + k + 1}/{len(steps)}] {step.name}"
+        run_one(step, runs, heading, expected[k:], console)
 
 
-def _write_manifest(runs: Path, manifest: dict) -> None:
-    write_text(runs / "manifest.json", json.dumps(manifest, indent=2, sort_keys=True) + "\n")
+def run_one(
+    step: Step, runs: Runs, heading: str, expected: list[float | None], console: Console
+) -> None:
+    """Run one notebook, with a line that says so, and remember that it is done.
 
+    Args:
+        step: which.
+        runs: where it is kept; held by this process.
+        heading: how to name it in that line.
+        expected: seconds of this notebook and of each that is to follow, or None.
+        console: where that line goes.
 
-def _finished(steps: list[Step], manifest: dict, runs: Path) -> list[Step]:
-    """The first steps that need not run again, up to the first that must."""
-    for k, step in enumerate(steps):
-        entry = manifest.get(step.name, {})
-        same = entry.get("fingerprint") == step.fingerprint and entry.get("status") == "finished"
-        there = (runs / step.notebook.name).is_file()
-        if not same or not there or (entry.get("result") and not _result(step, runs).is_file()):
-            return steps[:k]
-    return steps
-
-
-def _result(step: Step, runs: Path) -> Path:
-    """Where a notebook that measures something writes its numbers."""
-    return runs.parent / f"{step.name}.json"
-
-
-def _expected_seconds(step: Step, profile: str, manifest: dict) -> float | None:
-    """How long it took last time here, else where the committed results were made, else None."""
-    try:
-        return manifest[step.name]["seconds"]
-    except KeyError:
-        pass
-    try:
-        return results.load(step.name, profile).seconds
-    except DMCError:
-        return None
+    Raises:
+        NotebookFailed: it stopped at an error.
+    """
+    runs.begin(step)
+    start = time.monotonic()
+    with _progress(console, heading, expected):
+        execute(step, runs.executed(step))
+    seconds = time.monotonic() - start
+    runs.finish(step, seconds)
+    console.print(f"{heading}: done in {duration(seconds)}", markup=False)
 
 
 @contextmanager
-def _locked(runs: Path, profile: str) -> Iterator[None]:
-    """Hold the profile's run folder; the system lets go of it when this process ends, however."""
-    runs.mkdir(parents=True, exist_ok=True)
-    with open(runs / "lock", "a+") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            handle.seek(0)
-            raise DMCError(
-                f"profile {profile} is being run by process {handle.read().strip()}: "
-                "wait for it, or stop it first."
-            ) from None
-        handle.truncate(0)
-        handle.write(str(os.getpid()))
-        handle.flush()
-        for left_over in runs.glob(".*.partial.ipynb"):
-            left_over.unlink()
-        yield
-
-
-@contextmanager
-def _announced() -> Iterator[None]:
+def announced() -> Iterator[None]:
     """Tell the kernels this process's number: the training they start ends when it is gone."""
     os.environ["DMC_RUNNER_PID"] = str(os.getpid())
     try:
@@ -168,9 +120,12 @@ def _announced() -> Iterator[None]:
         del os.environ["DMC_RUNNER_PID"]
 
 
-def _execute(step: Step, runs: Path) -> None:
-    """Run one notebook to ``runs``; it has its name there only once it has run to its end."""
-    target = runs / step.notebook.name
+def execute(step: Step, target: Path) -> None:
+    """Run one notebook; ``target`` is there only once it has run to its end.
+
+    Raises:
+        NotebookFailed: at an error; the half-run notebook lies beside ``target``.
+    """
     failed = target.with_suffix(".failed.ipynb")
     for old in (target, failed):
         old.unlink(missing_ok=True)
@@ -183,7 +138,7 @@ def _execute(step: Step, runs: Path) -> None:
                 parameters=step.parameters,
                 kernel_name="python3",  # this interpreter's own, whatever the file was saved with
                 progress_bar=False,
-                cwd=paths.NOTEBOOKS,
+                cwd=step.notebook.parent,
                 # its own log goes to our terminal; what the notebook says goes to the notebook
                 extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
             )
@@ -205,6 +160,11 @@ def _failure(step: Step, source: str, what: str, failed: Path) -> str:
         f"notebook {step.name} stopped at this cell:\n\n{cell}\n\n{what}\n\n"
         f"The half-run notebook is {failed}; the next run goes on from this notebook."
     )
+
+
+def say_done(console: Console, name: str) -> None:
+    """Say that something is not run because it is done."""
+    console.print(f"{name}: done already (--fresh runs it again)", highlight=False)
 
 
 class _TimeLeft(ProgressColumn):
@@ -238,10 +198,11 @@ def _left(expected: list[float | None], elapsed: float) -> str:
     if all(seconds is None for seconds in expected):
         return "time left unknown: never timed"
     seconds = max((expected[0] or 0) - elapsed, 0) + sum(each or 0 for each in expected[1:])
-    return f"{'at least' if None in expected else 'about'} {_duration(seconds)} left"
+    return f"{'at least' if None in expected else 'about'} {duration(seconds)} left"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds in words."""
     minutes, seconds = divmod(round(seconds), 60)
     return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
 
@@ -254,7 +215,8 @@ def _show_plan(console: Console, steps: list[Step], done: list[Step]) -> None:
             console.print(f"    {key} = {value!r}", markup=False, highlight=False)
 
 
-def _show_results(console: Console, profile: str) -> None:
+def show_results(console: Console, profile: str) -> None:
+    """Name the files that a profile has left, and show its ablations."""
     for folder in (paths.RESULTS / profile, paths.FIGURES / profile):
         files = sorted(path.name for path in folder.glob("*.*") if path.is_file())
         if files:

@@ -16,6 +16,7 @@ LAYERS = [
         "lists",
         "manifest",
         "children",
+        "cluster",
         "scorefiles",
         "tvl1",
         "raft",
@@ -34,6 +35,7 @@ LAYERS = [
         "findings",
         "demo",
         "doctor",
+        "runs",
         "bench_codec",
         "bench_flow",
         "bench_storage",
@@ -49,7 +51,7 @@ ONLY_IN = {
     "matplotlib": {"figures", "charts", "diagrams"},
     "papermill": {"runner"},
     "typer": {"cli"},
-    "distributed": {"prepare"},
+    "distributed": {"cluster"},
 }
 WITHOUT_FILES = {"models", "losses", "transforms"}
 FILES_AND_CODECS = {

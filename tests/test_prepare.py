@@ -19,7 +19,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from dmclib import cli, codec, corpora, flow, flowstore, manifest, prepare, prepare_one
+from dmclib import cli, cluster, codec, corpora, flow, flowstore, manifest, prepare, prepare_one
 from dmclib.errors import DatasetError, DMCError
 
 
@@ -726,7 +726,7 @@ def test_a_scheduler_that_does_not_answer_or_cannot_be_asked_is_a_sentence(
     with socket.socket() as held:  # bound and not listening: nobody else can answer there
         held.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{held.getsockname()[1]}"
-        monkeypatch.setattr(prepare, "CONNECT_SECONDS", 0.5)
+        monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.5)
         with pytest.raises(DMCError, match=f"No Dask scheduler answers at '{address}'"):
             run(original[0], tmp_path / "out", scheduler=address)
     for address in ("nonsense", "tcp://", "http://127.0.0.1:1", ""):
