@@ -23,6 +23,7 @@ from dmclib import (
     bench_path,
     bench_recognition,
     bench_storage,
+    bench_training,
     results,
     timing,
 )
@@ -36,6 +37,7 @@ SUITES: dict[str, Callable[..., Rows]] = {
     "storage": bench_storage.rows,
     "loader": bench_loader.rows,
     "generator": bench_generator.rows,
+    "training": bench_training.rows,
     "path": bench_path.rows,
     "recognition": bench_recognition.rows,
     "table3": bench_networks.rows,

@@ -111,7 +111,7 @@ class Loop:
             batch = next(batches)
             waited += time.perf_counter() - asked
             # A step's terms are read while the next one runs: a GPU need not wait for us.
-            coming = (step, self._step(step, batch), batch.clip)
+            coming = (step, self.step(step, batch), batch.clip)
             for done in (launched, coming if step == self.steps - 1 else None):
                 if done is None:
                     continue
@@ -147,7 +147,7 @@ class Loop:
 
     # --- a step ---------------------------------------------------------------------------------
 
-    def _step(self, number: int, batch: loader.Batch) -> Terms:
+    def step(self, number: int, batch: loader.Batch) -> Terms:
         """Equation 2 with all but the discriminator fixed, then equation 4 with it fixed.
 
         With the habit of the released code, an even step is the one and an odd step the other.

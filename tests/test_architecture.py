@@ -41,6 +41,7 @@ LAYERS = [
         "bench_storage",
         "bench_generator",
         "bench_loader",
+        "bench_training",
     },
     {"claims", "runner", "bench_networks", "bench_path", "bench_recognition"},
     {"bench", "bench_curves", "readme"},

@@ -165,7 +165,7 @@ def test_a_generator_step_leaves_the_discriminators_weights_as_they_were_to_the_
     loop, batch = steps()
     only(loop, "generator", "classifier")
     before = parameters(loop.networks)
-    loop._step(0, batch)
+    loop.step(0, batch)
     assert moved(before, loop.networks) == {"generator", "classifier"}
 
 
@@ -181,7 +181,7 @@ def test_with_the_released_habit_even_steps_and_odd_ones_move_other_networks():
     loop, batch = steps(habits=("classifier-with-discriminator",))
     moves = []
     loop._move = lambda *names: moves.append(names)
-    even, odd = loop._step(0, batch), loop._step(1, batch)
+    even, odd = loop.step(0, batch), loop.step(1, batch)
     assert moves == [("discriminator",), ("classifier",), ("generator",)]
     assert even.keys() == {
         *("loss", "classification", "accuracy", "discriminator", "discriminator_accuracy")
@@ -194,7 +194,7 @@ def test_the_loss_is_equation_4_over_the_mean_of_the_segments():
     loop, batch = steps()
     networks, sample = loop.networks.eval(), batch.sample  # no dropout: one discriminator
     loop._move = lambda *names: None
-    terms = loop._step(0, batch)
+    terms = loop.step(0, batch)
     cue = networks.generator(sample.motion, sample.residual)
     logits = networks.classifier(cue).view(2, 2, -1).mean(1)
     expected = (
@@ -211,7 +211,7 @@ def test_the_released_target_of_stage_1_is_the_mean_over_blocks():
     plain.networks.load_state_dict(habit.networks.state_dict())
     means = replace(batch.sample, flow=losses.block_means(batch.sample.flow))
     found = [
-        loop._step(0, given)["reconstruction"]
+        loop.step(0, given)["reconstruction"]
         for loop, given in ((habit, batch), (plain, batch._replace(sample=means)))
     ]
     assert torch.equal(*found)
