@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 
@@ -37,9 +37,10 @@ class Child:
     Args:
         command: what to run. It gets the number of an open file as last argument, and calls
             :func:`serve`.
+        environment: what it finds in its environment beside ours; by default, that it has one core.
     """
 
-    def __init__(self, command: Sequence[str]):
+    def __init__(self, command: Sequence[str], *, environment: Mapping[str, str] = _ONE_THREAD):
         self._connection, theirs = Pipe()
         with theirs:
             self._process = subprocess.Popen(
@@ -48,13 +49,13 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env=os.environ | _ONE_THREAD,
+                env=os.environ | dict(environment),
                 start_new_session=True,  # Ctrl-C is for the caller, who then ends the child
             )
         self._greeted = False
 
-    def ask(self, job: dict, patience_seconds: float) -> dict:
-        """Let the child do a job; return its answer.
+    def ask(self, job: dict, patience_seconds: float | None) -> dict:
+        """Let the child do a job; return its answer. Without patience, wait for ever.
 
         Raises:
             ChildLost: the child ended, or gave no sign of life for ``patience_seconds``.
@@ -76,7 +77,7 @@ class Child:
             pass
         return answer
 
-    def _receive(self, patience_seconds: float) -> dict | None:
+    def _receive(self, patience_seconds: float | None) -> dict | None:
         """The next answer; None for a sign of life."""
         try:
             if not self._connection.poll(patience_seconds):

@@ -72,16 +72,28 @@ def reproduce(
     data: Annotated[
         Path | None, typer.Option(help="folder of real videos, one folder a class")
     ] = None,
+    seeds: Annotated[str, typer.Option(help="a grid: the trainings of each of these, 0,1,2")] = "",
+    splits: Annotated[str, typer.Option(help="a grid: each of these official splits, 1,2,3")] = "",
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="a Dask scheduler to train a grid on: tcp://host:port"),
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="run again what is done already")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would run")] = False,
 ) -> None:
-    """Run the notebooks of a profile in order, going on where the last run stopped."""
-    from dmclib import runner
+    """Run the notebooks of a profile in order, going on where the last run stopped.
+
+    With seeds or splits, the trainings are a grid of jobs, one a seed of a split.
+    """
+    from dmclib import grid, runner
 
     try:
         with _stoppable("the same command goes on from this notebook"):
             runner.reproduce(
                 profile,
+                seeds=grid.numbers(seeds, "--seeds"),
+                splits=grid.numbers(splits, "--splits"),
+                scheduler=scheduler,
                 only=[word.strip() for word in only.split(",") if word.strip()],
                 settings=settings or [],
                 data=data,

@@ -47,10 +47,12 @@ class Corpus:
         shortfall: what a whole copy has and this one lacks, in a sentence; empty if it is whole.
         letterbox: whether its videos keep their shape, between black bars, when they are re-encoded
             to one size; otherwise they are stretched to it, as the paper's are.
+        SPLITS: the published counts, of each split; empty where none are.
     """
 
     shortfall = ""
     letterbox = False
+    SPLITS: ClassVar[Counts] = {}
 
     def __init__(
         self,
@@ -171,6 +173,7 @@ class KineticsN50(Corpus):
 
     CLASSES = 400
     TAKEN: ClassVar[dict[str, int]] = {"train": 30, "test": 20}
+    SPLITS: ClassVar[Counts] = {1: (12_000, 8_000)}
     FOLDERS: ClassVar[dict[str, tuple[str, ...]]] = {
         "train": ("train", "train_256", "videos_train"),
         "test": ("val", "val_256", "videos_val", "validation", "validate"),
@@ -200,8 +203,7 @@ class KineticsN50(Corpus):
                     _check_folder(file, class_of(name), self.FOLDERS[side])
                     found[name] = file
         super().__init__("KineticsN50", root, classes, found, {1: parts})
-        totals = {1: tuple(n * self.CLASSES for n in self.TAKEN.values())}
-        gaps = _gaps(self, sum(totals[1]), self.CLASSES, totals, classes)
+        gaps = _gaps(self, sum(self.SPLITS[1]), self.CLASSES, self.SPLITS, classes)
         for side, count in self.TAKEN.items():
             held = Counter(class_of(name) for name in self.lists[1][side])
             few = [name for name in classes if held[name] != count]

@@ -18,6 +18,7 @@ import reprlib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import nbformat
@@ -34,6 +35,8 @@ PLACES = {
     "data_folder": "--data FOLDER",
     "prepared_folder": "--set prepared_folder=FOLDER, a folder that dmc prepare made",
 }
+UNSEEN = ("profiles", "runs", "execute", "grid", "joblist", "runner", "cli")  # by notebooks
+TRAINING = "04"  # the notebook that trains every stream and stage of one seed
 
 
 @dataclass(frozen=True)
@@ -43,11 +46,18 @@ class Step:
     notebook: Path
     parameters: dict
     fingerprint: str  # SHA-256 of its code cells, its parameters, dmclib's source and its videos
+    seed: int | None = None  # which of a grid's seeds it trains
 
     @property
     def name(self) -> str:
-        """The notebook's stem, such as ``06_ablations``."""
-        return self.notebook.stem
+        """The notebook's stem, such as ``06_ablations``; in a grid ``04_training-seed1``."""
+        stem = self.notebook.stem
+        return stem if self.seed is None else f"{stem}-seed{self.seed}"
+
+    @property
+    def every(self) -> dict:
+        """All parameters of the notebook, those left at their defaults too."""
+        return defaults(self.notebook) | self.parameters
 
 
 def plan(
@@ -56,6 +66,9 @@ def plan(
     only: Sequence[str] = (),
     settings: Sequence[str] = (),
     data: str | Path | None = None,
+    split: int | None = None,
+    seeds: Sequence[int] = (),
+    dry: bool = False,
 ) -> list[Step]:
     """Check everything that can be checked before a run, and say what would run with what.
 
@@ -65,14 +78,18 @@ def plan(
         settings: ``"parameter=value"`` for every notebook that has it, or
             ``"06.parameter=value"`` for one; values are YAML and go before the profile's.
         data: folder of real videos, given to the notebooks as ``data_folder``.
+        split: official split, before the profile's own.
+        seeds: of a grid: the training notebook runs once for each, the others with all of them
+            (``seeds``) or, after the training, with the first (``seed``).
+        dry: nothing will run, so a data set whose counts are published need not be at hand.
 
     Raises:
         ProfileError: on a profile, notebook or parameter that does not exist, or a value of
             another type than the notebook's default has.
         DMCError: if the data folder is not there, or the prepared folder is not one.
 
-    The official splits of a data set have results of their own: with ``split_number`` 2, the
-    notebooks' ``profile`` is ``ucf101-split2``.
+    The official splits of a data set have results of their own (:func:`results_name`), and so have
+    a grid's trainings of other seeds than the notebook's own: ``ucf101-split2-seed1``.
     """
     sources = sorted(paths.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
     if not sources:
@@ -91,10 +108,11 @@ def plan(
     chosen = [_find(word, running, place="--only") for word in only]
     running = {path: known for path, known in running.items() if not only or path in chosen}
     _check(from_line, running, place="the command line")
-    _check_given(profile, from_profile, from_line, running)
+    settings = from_profile.get("", {}) | from_line.get("", {})
+    published = getattr(corpora.ADAPTERS.get(settings.get("corpus")), "SPLITS", None)
+    _check_given(profile, from_profile, from_line, running, at_hand=not (dry and published))
 
-    split = (from_profile.get("", {}) | from_line.get("", {})).get("split_number", 1)
-    named = profile if split == 1 else f"{profile}-split{split}"
+    named = results_name(profile, split or settings.get("split_number", 1))
     library = _library_hash()
     steps = []
     for path, known in running.items():
@@ -104,12 +122,38 @@ def plan(
                 for key, value in given.get(scope, {}).items():
                     if key in known and value is not None:
                         parameters[key] = _fit(value, known[key], f"{path.stem}.{key}")
+        if split is not None and "split_number" in known:
+            parameters["split_number"] = split
         for place in PLACES.keys() & parameters.keys():
             if parameters[place]:  # a kernel runs elsewhere
                 parameters[place] = str(Path(parameters[place]).resolve())
         content = _videos(parameters)
-        steps.append(Step(path, parameters, _fingerprint(path, parameters, library + content)))
+        for seed, given in _of_seeds(path, known, parameters, seeds):
+            steps.append(Step(path, given, _fingerprint(path, given, library + content), seed))
     return steps
+
+
+def results_name(profile: str, split: int) -> str:
+    """The folder of results, and the notebooks' ``profile``: of split 2 ``ucf101-split2``."""
+    return profile if split == 1 else f"{profile}-split{split}"
+
+
+def _of_seeds(
+    path: Path, known: dict, parameters: dict, seeds: Sequence[int]
+) -> list[tuple[int | None, dict]]:
+    """A notebook's parameters in a grid: for the training a seed and those for it, each."""
+    if not seeds:
+        return [(None, parameters)]
+    if path.stem[:2] != TRAINING:
+        given = {"seeds": list(seeds)} if "seeds" in known else {}
+        if "seed" in known and path.stem[:2] > TRAINING:
+            given["seed"] = seeds[0]
+        return [(None, parameters | given)]
+    if "seed" not in known or "profile" not in known:
+        raise ProfileError(f"{path} has no seed and profile to set, so there is no grid of it.")
+    own, name = parameters.get("seed", known["seed"]), parameters["profile"]
+    names = {seed: name if seed == own else f"{name}-seed{seed}" for seed in seeds}
+    return [(seed, parameters | {"seed": seed, "profile": names[seed]}) for seed in seeds]
 
 
 def defaults(notebook: Path) -> dict:
@@ -119,8 +163,7 @@ def defaults(notebook: Path) -> dict:
         ProfileError: if the file is no notebook or that cell holds more than literals.
     """
     try:
-        cells = nbformat.read(notebook, as_version=4).cells
-        tagged = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+        tagged = [source for source, tags in _code_cells(notebook) if "parameters" in tags]
         lines = ast.parse("\n".join(tagged)).body
         return {
             (line.target if isinstance(line, ast.AnnAssign) else line.targets[0]).id: (
@@ -130,6 +173,18 @@ def defaults(notebook: Path) -> dict:
         }
     except (ValueError, SyntaxError, AttributeError) as error:
         raise ProfileError(f"{notebook}: its parameters cannot be read ({error}).") from None
+
+
+def _code_cells(notebook: Path) -> list[tuple[str, list[str]]]:
+    """Source and tags of each code cell."""
+    stat = notebook.stat()
+    return _read_code_cells(notebook, stat.st_mtime_ns, stat.st_size)
+
+
+@cache  # a grid plans the same notebooks for every split, and their pictures make them large
+def _read_code_cells(notebook: Path, changed: int, size: int) -> list[tuple[str, list[str]]]:
+    cells = nbformat.read(notebook, as_version=4).cells
+    return [(c.source, c.metadata.get("tags", [])) for c in cells if c.cell_type == "code"]
 
 
 def _profile_path(profile: str) -> Path | None:
@@ -213,14 +268,22 @@ def _check(settings: Settings, notebooks: dict[Path, dict], *, place: str) -> No
 
 
 def _check_given(
-    profile: str, from_profile: Settings, from_line: Settings, running: dict[Path, dict]
+    profile: str,
+    from_profile: Settings,
+    from_line: Settings,
+    running: dict[Path, dict],
+    *,
+    at_hand: bool,
 ) -> None:
-    """Hold a profile to its own data, since its results and figures are kept under its name."""
+    """Hold a profile to its own data, since its results and figures are kept under its name.
+
+    Without ``at_hand`` the videos need not be there.
+    """
     given = from_line.get("", {})
     asked = {name for known in running.values() for name in known}
     needed = [k for k, value in from_profile.get("", {}).items() if value is None and k in asked]
     for key in needed:
-        if given.get(key) is None:
+        if given.get(key) is None and (at_hand or key not in PLACES):
             how = PLACES.get(key, f"--set {key}=...")
             raise ProfileError(f"profile {profile} does not run without {key}: add {how}.")
     for key, other in (("data_folder", "real"), ("prepared_folder", "ucf101")):
@@ -275,12 +338,12 @@ def _fit_scalar(value: object, default: object, place: str) -> object:
 def _library_hash() -> str:
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
-        if path.stem not in ("profiles", "runs", "runner", "cli"):  # notebooks never see these
+        if path.stem not in UNSEEN:
             digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
 
 
 def _fingerprint(notebook: Path, parameters: dict, library: str) -> str:
-    cells = nbformat.read(notebook, as_version=4).cells
-    code = [cell.source for cell in cells if cell.cell_type == "code"]
-    return hashlib.sha256(json.dumps([code, parameters, library]).encode()).hexdigest()
+    code = [source for source, _ in _code_cells(notebook)]
+    text = json.dumps([code, parameters, library], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

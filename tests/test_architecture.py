@@ -36,6 +36,8 @@ LAYERS = [
         "demo",
         "doctor",
         "runs",
+        "execute",
+        "grid",
         "bench_codec",
         "bench_flow",
         "bench_storage",
@@ -43,14 +45,14 @@ LAYERS = [
         "bench_loader",
         "bench_training",
     },
-    {"claims", "runner", "bench_networks", "bench_path", "bench_recognition"},
-    {"bench", "bench_curves", "readme"},
+    {"claims", "joblist", "bench_networks", "bench_path", "bench_recognition"},
+    {"runner", "bench", "bench_curves", "readme"},
     {"cli"},
 ]
 LAYER_OF = {name: k for k, names in enumerate(LAYERS) for name in names}
 ONLY_IN = {
     "matplotlib": {"figures", "charts", "diagrams"},
-    "papermill": {"runner"},
+    "papermill": {"execute"},
     "typer": {"cli"},
     "distributed": {"cluster"},
 }

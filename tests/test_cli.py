@@ -34,9 +34,13 @@ def test_options_reach_the_runner(monkeypatch):
     called = {}
     monkeypatch.setattr(runner, "reproduce", lambda profile, **rest: called.update(rest, p=profile))
     line = ["reproduce", "real", "--only", "04, 05", "--set", "a=1", "--set", "06.b=2", "--fresh"]
+    line += ["--seeds", "0, 1", "--scheduler", "tcp://here:8786"]
     assert dmc(monkeypatch, *line) == 0
     assert called == {
         "p": "real",
+        "seeds": [0, 1],
+        "splits": [],
+        "scheduler": "tcp://here:8786",
         "only": ["04", "05"],
         "settings": ["a=1", "06.b=2"],
         "data": None,

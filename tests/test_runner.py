@@ -158,12 +158,12 @@ cli.main()
 """
 
 
-def wait_for(condition):
-    for _ in range(600):
+def wait_for(condition, seconds=30):
+    for _ in range(20 * seconds):
         if condition():
             return
         time.sleep(0.05)
-    pytest.fail("waited for 30 s in vain")
+    pytest.fail(f"waited for {seconds} s in vain")
 
 
 def is_alive(process_number):
