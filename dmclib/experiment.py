@@ -45,6 +45,8 @@ AGAINST = dict.fromkeys(
     [NO_RESIDUAL, NO_SHORTCUT, WEIGHTED, SEQUENCE, PWC_SIZE, ACCUMULATED, SUBPIXEL, KEEP_DX], MSE
 ) | {BLOCK_TARGET: MSE, IN_TURNS: ADV}
 
+Run = TrainConfig | Sequence[TrainConfig]  # a training, or one a split whose test clips are pooled
+
 CLIP_FRAMES = 64  # that I3D sees of a clip (FACTS section 3), or as many as there are
 
 # The parameters of a notebook that its trainings follow from, beside ``seed``.
@@ -204,29 +206,50 @@ def about(clips: DataConfig) -> str:
     name = clips.open().name
     if clips.prepared is not None:
         return f"{name} split {clips.split_number}"
+    if clips.corpus != "folder":
+        return name
     return name if clips.folder is None else f"{name} {Path(clips.folder).resolve().parent.name}"
 
 
-def frames_right(config: TrainConfig) -> tuple[np.ndarray, np.ndarray]:
+def pooled(runs: Run) -> training.Scores:
+    """The test scores of a training, or of one training a split, one after the other.
+
+    Clips are numbered on from split to split; a video that two splits test counts as two.
+    """
+    found = [training.load_scores(config) for config in _each(runs)]
+    before = 0
+    parts = []
+    for scores in found:
+        parts.append({**vars(scores), "clip": scores.clip + before})
+        before += int(scores.clip.max()) + 1
+    return training.Scores(**{name: torch.cat([p[name] for p in parts]) for name in parts[0]})
+
+
+def frames_right(runs: Run) -> tuple[np.ndarray, np.ndarray]:
     """Which test frames a training calls right, bool (n,), and each frame's clip, int (n,)."""
-    scores = training.load_scores(config)
+    scores = pooled(runs)
     return (scores.logits.argmax(1) == scores.label).numpy(), scores.clip.numpy()
 
 
-def clips_right(config: TrainConfig) -> np.ndarray:
+def clips_right(runs: Run) -> np.ndarray:
     """Which test clips are called right by the mean of their frames' scores, bool (clips,)."""
-    scores = training.load_scores(config)
+    scores = pooled(runs)
     clips, labels = scores.clip.numpy(), scores.label.numpy()
     first = np.unique(clips, return_index=True)[1]
     means = evaluation.video_scores(scores.logits.numpy(), clips)
     return means.argmax(1) == labels[first]
 
 
-def table(runs: Mapping[str, Sequence[TrainConfig]]) -> list[dict]:
+def _each(runs: Run) -> Sequence[TrainConfig]:
+    return [runs] if isinstance(runs, TrainConfig) else runs
+
+
+def table(runs: Mapping[str, Sequence[Run]]) -> list[dict]:
     """One row a variant: frame and clip accuracy over seeds, each with its interval.
 
     Args:
-        runs: variant -> its finished trainings, one a seed, in the same order for every variant.
+        runs: variant -> its finished trainings, one a seed, in the same order for every variant;
+            where splits are pooled, a sequence of trainings a seed, one a split.
 
     Returns:
         Rows with ``variant``; ``accuracy``, ``low``, ``high``, ``n`` of single frames;
@@ -239,7 +262,7 @@ def table(runs: Mapping[str, Sequence[TrainConfig]]) -> list[dict]:
         right = [frames_right(config) for config in configs]
         frames, clip = np.stack([r for r, _ in right]), right[0][1]
         whole = np.stack([clips_right(config) for config in configs])
-        errors = torch.stack([training.load_scores(c).epe_px for c in configs]).mean().item()
+        errors = torch.stack([pooled(config).epe_px for config in configs]).mean().item()
         low, high = evaluation.clustered_interval(frames, clip)
         clip_low, clip_high = evaluation.clustered_interval(whole, np.arange(whole.shape[1]))
         rows.append(
@@ -276,12 +299,13 @@ def metadata(dataset: Dataset, split: str) -> tuple[Tensor, Tensor]:
     return torch.tensor(rows, dtype=torch.float32), torch.tensor([clip.label for clip in clips])
 
 
-def metadata_row(clips: DataConfig) -> dict:
-    """The row of a linear classifier that is told nothing but the files' metadata."""
-    dataset = clips.open()
-    train, labels = metadata(dataset, "train")
-    test, test_labels = metadata(dataset, "test")
-    right = evaluation.metadata_baseline(*(x.numpy() for x in (train, labels, test, test_labels)))
+def metadata_row(*splits: DataConfig) -> dict:
+    """The row of a linear classifier told nothing but the files' metadata; splits are pooled."""
+    right = []
+    for clips in splits:
+        parts = [metadata(clips.open(), split) for split in ("train", "test")]
+        right.append(evaluation.metadata_baseline(*(x.numpy() for part in parts for x in part)))
+    right = np.concatenate(right)
     low, high = evaluation.wilson_interval(int(right.sum()), len(right))
     return {
         "variant": METADATA,
@@ -298,9 +322,7 @@ def metadata_row(clips: DataConfig) -> dict:
     }
 
 
-def differences(
-    runs: Mapping[str, Sequence[TrainConfig]], pairs: Sequence[tuple[str, str]]
-) -> list[dict]:
+def differences(runs: Mapping[str, Sequence[Run]], pairs: Sequence[tuple[str, str]]) -> list[dict]:
     """How much better, frame by frame, the first of each pair is than the second, with intervals.
 
     ``says`` is "no difference seen" where the 95 % interval holds zero.

@@ -222,6 +222,19 @@ def test_a_clip_is_called_by_the_mean_of_its_frames_scores(trained):
     np.testing.assert_array_equal(clip, [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3])
 
 
+def test_splits_are_pooled_and_their_clips_kept_apart(trained):
+    first, second = trained([1] * 12, epe_px=1.0), trained([0] * 12, seed=1, epe_px=3.0)
+    right, clip = experiment.frames_right((first, second))
+    assert right.tolist() == [True] * 12 + [False] * 12
+    assert clip.tolist() == [n // 3 for n in range(24)]
+    (row,) = experiment.table({MOTION: [(first, second)]})
+    assert (row["accuracy"], row["n"], row["clips"], row["epe_px"]) == (0.5, 24, 8, 2.0)
+    (difference,) = experiment.differences(
+        {"a": [(first, first)], "b": [(first, second)]}, [("a", "b")]
+    )
+    assert difference["a - b"] == 0.5
+
+
 def test_a_picture_has_no_end_point_error(trained):
     (row,) = experiment.table({SINGLE_FRAME: [trained(HALF, stream="rgb", epe_px=float("nan"))]})
     assert row["epe_px"] is None
@@ -264,6 +277,7 @@ def test_metadata_that_gives_the_class_away_is_found_and_else_stays_at_chance(mo
     monkeypatch.setattr(experiment, "metadata", telling)
     row = experiment.metadata_row(CLIPS)
     assert (row["variant"], row["accuracy"], row["n"]) == (METADATA, 1.0, 30)
+    assert experiment.metadata_row(CLIPS, CLIPS)["n"] == 60  # of two splits
     monkeypatch.setattr(experiment, "metadata", silent)
     row = experiment.metadata_row(CLIPS)
     assert row["accuracy"] == pytest.approx(0.1)
