@@ -1,5 +1,9 @@
 """The compiled generator against the network that it stands for."""
 
+import multiprocessing
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -27,6 +31,14 @@ def no_library(monkeypatch, tmp_path):
     fast.library.cache_clear()
     yield
     fast.library.cache_clear()
+
+
+@pytest.fixture
+def restore_threads():
+    """The test may set torch's number of threads."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 def network(**settings) -> DenseGenerator:
@@ -62,13 +74,57 @@ def test_it_gives_the_network_s_field(compiled, settings):
 # Heights below the layers' reach, widths around a whole number of vectors, counts that are cut
 # into strips and that are not.
 @pytest.mark.parametrize("count", [1, 2, 3])
-@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 64), (5, 63), (9, 65), (40, 128)])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 64), (5, 63), (9, 65), (41, 128)])
 def test_edges_and_strips_leave_no_seam(compiled, count, height, width):
     of = network()
     motion, residual = pictures(count, height, width)
     with torch.inference_mode():
         gap = compiled(of)(motion, residual) - of(motion, residual)
     assert gap.abs().max() < fast.TOLERANCE
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 5])
+def test_any_number_of_threads_gives_the_same_field(compiled, restore_threads, threads):
+    of = network()
+    quick = compiled(of)
+    motion, residual = pictures(1, 45, 40)
+    torch.set_num_threads(threads)
+    with torch.inference_mode():
+        gap = quick(motion, residual) - of(motion, residual)
+    assert gap.abs().max() < fast.TOLERANCE
+
+
+def test_callers_at_once_do_not_disturb_each_other(compiled):
+    of = network()
+    quick = compiled(of)
+    inputs = [tuple(x * k for x in pictures(1, 30, 50)) for k in range(1, 5)]
+
+    @torch.inference_mode()
+    def gap(pair):
+        return max((quick(*pair) - of(*pair)).abs().max().item() for _ in range(5))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert max(pool.map(gap, inputs)) < fast.TOLERANCE
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_worker_forked_after_use_still_computes(compiled):
+    quick = compiled(network())
+    motion, residual = pictures()
+
+    def work():
+        torch.set_num_threads(1)  # as torch does in a DataLoader's worker
+        with torch.inference_mode():
+            os._exit(0 if torch.equal(quick(motion, residual), expected) else 1)
+
+    with torch.inference_mode():
+        expected = quick(motion, residual)
+    worker = multiprocessing.get_context("fork").Process(target=work)
+    worker.start()
+    worker.join(20)
+    worker.kill()
+    assert worker.exitcode == 0
 
 
 def test_views_of_larger_tensors_are_read_as_they_are_seen(compiled):
@@ -86,6 +142,26 @@ def test_where_gradients_or_another_type_are_asked_for_the_network_answers(compi
     assert compiled(of)(motion, residual).requires_grad
     with torch.inference_mode():
         assert compiled(of.double())(motion.double(), residual.double()).dtype == torch.float64
+
+
+def test_inputs_that_do_not_fit_are_refused_by_the_network(compiled):
+    motion, residual = pictures()
+    with torch.inference_mode():
+        for wrong in (residual[:, [0, 0, 1, 2]], residual[:1], residual[..., 1:], residual[0]):
+            with pytest.raises(RuntimeError):
+                compiled(network())(motion, wrong)
+
+
+def test_a_kind_of_generator_that_it_does_not_know_is_left_to_the_network(compiled):
+    @dataclass(frozen=True)
+    class Later(GeneratorConfig):
+        weighs_its_losses: bool = True
+
+    of = network()
+    of.config = Later()
+    with pytest.raises(DMCError, match="does not know"):
+        compiled(of)
+    assert fast.generator(of) is of
 
 
 def test_without_a_compiler_the_network_is_taken_and_the_sentence_says_why(no_library, monkeypatch):
