@@ -7,7 +7,7 @@ Where a thing lives; CONTRIBUTING.md has every module, and an import goes up thi
 * ``flow`` (over ``tvl1``, ``raft``), ``flowstore`` - optical flow, and a clip's flow in one file
 * ``corpora`` (over ``lists``), ``prepare``, ``manifest`` - data sets as published, made ready
 * ``transforms``, ``models``, ``losses``, ``fast`` - crops and flips that know motion; networks;
-  equation 4; the generator compiled for this processor
+  equation 4; the generator compiled for the machine at hand
 * ``puppets``, ``data``, ``loader`` - the drawn clips; which frames a clip contributes; batches
 * ``config``, ``training``, ``jobs``, ``experiment`` - what a training follows from; one loop for
   every stage; in processes of their own; the comparison of section 4.3

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dmclib import fast, paths
+from dmclib import fast, fast_cpu, paths
 from dmclib.errors import DMCError
 from dmclib.models import DenseGenerator, GeneratorConfig
 
@@ -18,7 +18,7 @@ from dmclib.models import DenseGenerator, GeneratorConfig
 def compiled():
     """The class, where a C compiler is at hand."""
     try:
-        fast.library()
+        fast_cpu.library()
     except DMCError as problem:
         pytest.skip(str(problem))
     return fast.CompiledGenerator
@@ -28,9 +28,9 @@ def compiled():
 def no_library(monkeypatch, tmp_path):
     """Nothing compiled yet, and nothing left behind."""
     monkeypatch.setattr(paths, "CACHE", tmp_path)
-    fast.library.cache_clear()
+    fast_cpu.library.cache_clear()
     yield
-    fast.library.cache_clear()
+    fast_cpu.library.cache_clear()
 
 
 @pytest.fixture
@@ -136,12 +136,32 @@ def test_views_of_larger_tensors_are_read_as_they_are_seen(compiled):
     assert gap.abs().max() < fast.TOLERANCE
 
 
+def test_a_form_that_computes_something_else_is_not_taken(compiled, monkeypatch):
+    monkeypatch.setattr(
+        fast_cpu.Stack, "__call__", lambda self, motion, residual: motion * torch.nan
+    )
+    of = network()
+    with pytest.raises(DMCError, match="is nan off the network"):
+        compiled(of)
+    with pytest.warns(RuntimeWarning, match="is nan off the network .* PyTorch's own form is used"):
+        assert fast.generator(of) is of
+
+
+def test_whatever_goes_wrong_the_network_answers(compiled, monkeypatch):
+    monkeypatch.setattr(fast_cpu.Stack, "trials", lambda self: 1 / 0)
+    of = network()
+    with pytest.warns(RuntimeWarning, match="no fast form: ZeroDivisionError"):
+        assert fast.generator(of) is of
+
+
 def test_where_gradients_or_another_type_are_asked_for_the_network_answers(compiled):
     of = network()
     motion, residual = pictures()
-    assert compiled(of)(motion, residual).requires_grad
+    quick = compiled(of)
+    assert quick(motion, residual).requires_grad
+    of.double()
     with torch.inference_mode():
-        assert compiled(of.double())(motion.double(), residual.double()).dtype == torch.float64
+        assert quick(motion.double(), residual.double()).dtype == torch.float64
 
 
 def test_inputs_that_do_not_fit_are_refused_by_the_network(compiled):
@@ -159,7 +179,7 @@ def test_a_kind_of_generator_that_it_does_not_know_is_left_to_the_network(compil
 
     of = network()
     of.config = Later()
-    with pytest.raises(DMCError, match="does not know"):
+    with pytest.raises(DMCError, match=r"no compiled form for .*weighs_its_losses"):
         compiled(of)
     assert fast.generator(of) is of
 
@@ -168,21 +188,24 @@ def test_without_a_compiler_the_network_is_taken_and_the_sentence_says_why(no_li
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CC", raising=False)
     with pytest.raises(DMCError, match=r"no C compiler .* install one"):
-        fast.library()
+        fast_cpu.library()
     of = network()
-    assert fast.generator(of) is of
+    with pytest.warns(RuntimeWarning, match="no C compiler"):
+        assert fast.generator(of) is of
 
 
 def test_a_compiler_that_fails_leaves_nothing_and_is_named(no_library, monkeypatch, tmp_path):
     monkeypatch.setenv("CC", "false")
     with pytest.raises(DMCError, match=r"false could not compile .*exit status 1"):
-        fast.library()
+        fast_cpu.library()
     assert not [file for file in tmp_path.rglob("*") if file.is_file()]
 
 
 def test_a_damaged_library_is_removed(no_library, monkeypatch, tmp_path):
     with monkeypatch.context() as patch:
-        patch.setattr(fast, "_compile", lambda command: Path(command[-2]).write_bytes(b"nothing"))
+        patch.setattr(
+            fast_cpu, "_compile", lambda command: Path(command[-2]).write_bytes(b"nothing")
+        )
         with pytest.raises(DMCError, match="cannot be loaded"):
-            fast.library()
+            fast_cpu.library()
     assert not [file for file in tmp_path.rglob("*") if file.is_file()]
