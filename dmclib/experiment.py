@@ -207,7 +207,7 @@ def about(clips: DataConfig) -> str:
     if clips.prepared is not None:
         return f"{name} split {clips.split_number}"
     if clips.corpus != "folder":
-        return name
+        return f"{name} split {clips.split_number}"
     return name if clips.folder is None else f"{name} {Path(clips.folder).resolve().parent.name}"
 
 

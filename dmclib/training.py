@@ -7,6 +7,7 @@ started; :mod:`dmclib.jobs` runs many, each in a process of its own. What happen
 
 import csv
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +110,7 @@ def fit(
         if team.rank == 0:
             scores = _score(networks, _batches(config, "test", team.device, workers), config)
             checkpoints.write(vars(scores), config.folder / "scores.safetensors")
-            checkpoint.unlink()
+            checkpoint.unlink(missing_ok=True)
         team.wait()
     return load_scores(config)
 
@@ -171,13 +172,19 @@ def _train(
     if team.rank == 0:
         config.write()
         validation = _batches(config, "validation", team.device, workers)
+        cost, saved = 0.0, -math.inf
         # Rows that a killed process wrote after its last checkpoint are left out of the curves.
         with SummaryWriter(config.folder / "tensorboard", purge_step=loop.epoch + 1) as curves:
             while loop.epoch < config.epochs:
                 row = loop.run_epoch()
                 row["validation_accuracy"] = _accuracy(networks, validation, config)
                 loop.log.append(row)
-                loop.save(checkpoint)
+                # A tenth of the time at most goes to checkpoints, which hold three times the
+                # weights; an epoch that is lost is repeated to the bit.
+                if (start := time.monotonic()) - saved >= 10 * cost:
+                    loop.save(checkpoint)
+                    saved = time.monotonic()
+                    cost = saved - start
                 for name, value in row.items():
                     curves.add_scalar(name, value, loop.epoch)
                 on_epoch(row)
