@@ -77,6 +77,11 @@ class DenseGenerator(nn.Module):
     def _dense(self, motion: Tensor, residual: Tensor) -> Tensor:
         """What the last layer gives, (N, 2 or 3, H, W)."""
         x = torch.cat([motion, residual], dim=1) if self.config.residual_channels else motion
+        if x.shape[1] != 2 + self.config.residual_channels:  # else weights would be cut to fit
+            raise ValueError(
+                f"expected 2 + {self.config.residual_channels} channels of motion and residual, "
+                f"got {x.shape[1]}."
+            )
         convs = [layer[0] for layer in self.layers] + [self.to_cue]
         seen = [x.shape[1], *self.config.widths]  # channels of the input and of each layer
         # Convolution is linear in its input channels. So instead of stacking everything seen for

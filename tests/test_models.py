@@ -179,3 +179,8 @@ def test_resnet_152_is_the_papers_network_for_i_frames():
     with torch.device("meta"):
         network = models.motion_resnet152(1000)
     assert sum(p.numel() for p in network.parameters()) == 60_192_808  # torchvision's documentation
+
+
+def test_a_residual_of_too_few_channels_is_refused():
+    with pytest.raises(ValueError, match=r"expected 2 \+ 3 channels of motion and residual, got 4"):
+        models.DenseGenerator()(torch.zeros(1, 2, 8, 8), torch.zeros(1, 2, 8, 8))
