@@ -1,13 +1,15 @@
 """Rows of ``dmc bench generator``: the cue's network beside the least that this machine allows."""
 
-from collections.abc import Mapping, Sequence
+import copy
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from dmclib import fast, models
-from dmclib.timing import choose_device, forward, measure
+from dmclib.timing import forward, measure
 
 
 def limits(device: str, *, repeats: int = 10) -> dict[str, float]:
@@ -61,36 +63,80 @@ def concatenated(network: models.DenseGenerator, motion: Tensor, residual: Tenso
     return motion + network.to_cue(x)
 
 
-def rows(*, size: int = 224, batches: Sequence[int] = (1, 8), repeats: int = 15) -> list[dict]:
-    """Time the generator's forms in PyTorch and the fast one, beside the machine's floor.
+def rows(*, size: int = 224, repeats: int = 15) -> list[dict]:
+    """Time the generator's forms beside the paper's own, in turn, and beside the machine's floor.
 
-    ``eager`` stacks all maps before every layer (:func:`concatenated`), ``summed`` is
-    ``DenseGenerator.forward``, ``fast`` what ``fast.generator`` chooses.
+    The paper's own is ``eager``: PyTorch, all maps stacked before every layer
+    (:func:`concatenated`). ``summed`` is ``DenseGenerator.forward``, ``torch.compile`` what
+    PyTorch's compiler makes of the paper's, ``fast`` what ``fast.generator`` chooses. On a GPU also
+    ``fast, CUDA graph``, which launches it without Python, and ``fast, bfloat16``. PyTorch runs at
+    its defaults: on a GPU its float32 convolutions are TF32.
 
     Returns:
-        One row a batch: milliseconds a frame with quartiles, how many times faster than eager the
-        fast one is (``gain``), the largest difference of the two cues, and how many times the
-        floor the fast one takes.
+        A row for each device (the CPU at batch 1 and 8, a GPU at batch 1 and 64) and form but the
+        paper's: milliseconds a frame of both with quartiles, ``gain`` (eager over this form), the
+        ``floor_ms`` of :func:`generator_floor`, how many times that this form takes, and the
+        largest difference of its cue to eager's. What cannot run says what it ``needs``.
     """
-    device = choose_device()
+    found = rows_on("cpu", batches=[1, 8], size=size, repeats=repeats)
+    if torch.cuda.is_available():
+        return found + rows_on("cuda", batches=[1, 64], size=size, repeats=repeats)
+    return [*found, {"task": "cue", "device": "cuda", "needs": "a CUDA GPU"}]
+
+
+def rows_on(device: str, *, batches: Sequence[int], size: int, repeats: int) -> list[dict]:
+    """The rows of one device; see :func:`rows`."""
     floor = generator_floor(limits(device), size=size)["floor_ms"]
     network = models.DenseGenerator().eval().to(device)
-    chosen = fast.generator(network)
+    forms = {"summed": network, "torch.compile": compiled(network)}
+    forms["fast"] = fast.generator(network)
     found = []
     for batch in batches:
-        motion, residual = (torch.randn(batch, n, size, size, device=device) for n in (2, 3))
-        calls = {
-            "eager": forward(partial(concatenated, network), motion, residual),
-            "summed": forward(network, motion, residual),
-            "fast": forward(chosen, motion, residual),
-        }
-        times = measure(calls, repeats=repeats)
-        row = {"task": "cue", "form": type(chosen).__name__, "device": device, "size": size}
-        row |= {"batch": batch}
-        for name, timing in times.items():
-            row |= timing.ms(name, per=batch)
-        row |= {"gain": row["eager_ms"] / row["fast_ms"], "floor_ms": floor}
-        row["times_the_floor"] = row["fast_ms"] / floor
-        row["largest_difference"] = (calls["eager"]() - calls["fast"]()).abs().max().item()
-        found.append(row | {"repeats": repeats})
+        inputs = [torch.randn(batch, n, size, size, device=device) for n in (2, 3)]
+        calls = {"eager": forward(partial(concatenated, network), *inputs)}
+        calls |= {name: forward(form, *inputs) for name, form in forms.items()}
+        if device == "cuda":
+            calls["fast, CUDA graph"] = in_graph(calls["fast"])
+            half = fast.generator(copy.deepcopy(network).bfloat16())
+            calls["fast, bfloat16"] = forward(half, *(x.bfloat16() for x in inputs))
+        about = {"task": "cue", "device": device, "size": size, "batch": batch}
+        try:
+            calls["torch.compile"]()
+        except Exception as problem:  # whatever its compiler lacks, the other rows stand
+            del calls["torch.compile"]
+            reason = f"a torch.compile that works ({type(problem).__name__} here)"
+            found.append({**about, "form": "torch.compile", "needs": reason})
+        reference, times = calls["eager"](), measure(calls, repeats=repeats)
+        for form in list(calls)[1:]:
+            row = {**about, "form": form, **times["eager"].ms("eager", per=batch)}
+            row |= times[form].ms("ours", per=batch)
+            row |= {"gain": row["eager_ms"] / row["ours_ms"], "floor_ms": floor}
+            row["times_the_floor"] = row["ours_ms"] / floor
+            row["largest_difference"] = (calls[form]().float() - reference).abs().max().item()
+            found.append(row | {"repeats": repeats})
     return found
+
+
+def compiled(network: models.DenseGenerator) -> Callable[[Tensor, Tensor], Tensor]:
+    """:func:`concatenated` by PyTorch's compiler, which takes half a minute at the first call."""
+    # It looks for a CUDA toolkit, and says at length if it finds one without a GPU.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    return torch.compile(partial(concatenated, network), dynamic=False)
+
+
+def in_graph(call: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    """The call as a CUDA graph: all that it launches, launched again at once, into one result."""
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):  # what is made at a first call only is not to be captured
+        call()
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = call()
+
+    def again() -> Tensor:
+        graph.replay()
+        return result
+
+    return again

@@ -132,11 +132,37 @@ def test_the_least_time_of_a_cue_follows_from_what_the_machine_gives():
     assert floor["floor_ms"] == floor["compute_ms"]
 
 
-def test_the_generators_rows_compare_two_forms_of_one_network(monkeypatch):
+@pytest.fixture
+def no_limits(monkeypatch):
     monkeypatch.setattr(bench_generator, "limits", lambda _: {"gflops": 1.0, "gb_per_s": 1.0})
-    (row,) = bench_generator.rows(size=32, batches=[2], repeats=1)
-    assert row["largest_difference"] < 1e-4
-    assert row["gain"] == row["eager_ms"] / row["fast_ms"]
+
+
+def test_the_generators_rows_hold_each_form_of_one_network_beside_the_papers(
+    monkeypatch, no_limits
+):
+    monkeypatch.setattr(bench_generator, "compiled", lambda network: network)  # takes half a minute
+    rows = bench_generator.rows_on("cpu", batches=[1, 3], size=32, repeats=1)
+    forms = ["summed", "torch.compile", "fast"]
+    assert [(row["batch"], row["form"]) for row in rows] == [(n, f) for n in (1, 3) for f in forms]
+    for row in rows:
+        assert row["largest_difference"] < 1e-4
+        assert row["gain"] == row["eager_ms"] / row["ours_ms"]
+
+
+def test_a_compiler_that_fails_costs_its_own_row_alone(monkeypatch, no_limits):
+    def fails(network):
+        return lambda motion, residual: 1 / 0
+
+    monkeypatch.setattr(bench_generator, "compiled", fails)
+    rows = bench_generator.rows_on("cpu", batches=[2], size=32, repeats=1)
+    assert [row["form"] for row in rows] == ["torch.compile", "summed", "fast"]
+    assert "ZeroDivisionError" in rows[0]["needs"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA GPU")
+def test_the_generators_rows_say_that_they_need_a_gpu(monkeypatch):
+    monkeypatch.setattr(bench_generator, "rows_on", lambda device, **_: [{"device": device}])
+    assert bench_generator.rows()[1:] == [{"task": "cue", "device": "cuda", "needs": "a CUDA GPU"}]
 
 
 def test_the_path_over_flow_scores_the_frames_that_it_is_given(clip):
