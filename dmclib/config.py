@@ -75,9 +75,11 @@ class TrainConfig:
     body_lr: float = 1.0  # share of ``lr`` between that and the last layer
     generator_lr: float = 1e-3
     discriminator_lr: float = 1e-3
+    discriminator_depth: int = 3  # convolutions a stage; 1 in the released I3D runs
     weight_decay: float = 1e-4  # none on biases and normalisation (released code)
     eps: float = 1e-8  # Adam's; the released runs use 1e-3
-    steps: tuple[int, ...] = ()  # epochs at which rates fall to a tenth; none: one cycle of rates
+    steps: tuple[int, ...] = ()  # epochs at which rates fall to ``falls_to``; none: one cycle
+    falls_to: float = 0.1
     frozen_epochs: int = 0  # so long the classifier waits, and the generator learns alone
     habits: tuple[str, ...] = ()  # words of HABITS
     precision: Literal["float32", "bf16"] = "float32"  # bf16: autocast; weights stay float32

@@ -26,7 +26,8 @@ from dmclib.transforms import Sample
 
 EVALUATION_FRAMES = 64  # that a network is asked about at a time
 _AHEAD = 4  # clips that a worker may have ready; each is some megabytes of shared memory
-_PICTURE_SCALES = (1, 0.875, 0.75, 0.66)  # I-frames are also cropped closer (FACTS section 1)
+_SCALES = (1, 0.875, 0.75)
+_PICTURE_SCALES = (*_SCALES, 0.66)  # I-frames are also cropped closer (FACTS section 1)
 
 Picture = Literal["residual", "rgb"]
 
@@ -97,13 +98,13 @@ class Segments(Dataset):
         dice = _dice(self.seed, epoch, clip.name)
         sample = self.read(clip, self.numbers(clip, dice))
         size = (self.size, self.size)
-        if not self.train:
-            sample = transforms.center_crop(sample, size)
-        elif self.picture == "rgb":
-            sample = transforms.augment(sample, size, dice, _PICTURE_SCALES)
-        else:
+        if self.train:
+            scales = _PICTURE_SCALES if self.picture == "rgb" else _SCALES
             together = self.segments if self.consecutive else 1
-            sample = transforms.augment(sample, size, dice, keep_dx=self.keep_dx, together=together)
+            how = {"keep_dx": self.keep_dx, "together": together}
+            sample = transforms.augment(sample, size, dice, scales, **how)
+        else:
+            sample = transforms.center_crop(sample, size)
         return transforms.normalize(sample)
 
     def numbers(self, clip: data.Clip, dice: torch.Generator | None = None) -> list[int]:

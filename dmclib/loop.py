@@ -77,7 +77,7 @@ class Loop:
         if self.config.steps:
             falls = [epoch * self.steps for epoch in self.config.steps]
             return torch.optim.lr_scheduler.LambdaLR(
-                optimizer, lambda step: 0.1 ** sum(step >= fall for fall in falls)
+                optimizer, lambda step: self.config.falls_to ** sum(step >= fall for fall in falls)
             )
         return torch.optim.lr_scheduler.OneCycleLR(
             optimizer,

@@ -51,7 +51,9 @@ class Networks(nn.Module):
         self.generator = models.DenseGenerator(config.generator) if config.stream == "cue" else None
         self.discriminator = None
         if config.weights.adversarial:
-            self.discriminator = models.Discriminator(pooled=-(-config.size // 16))
+            self.discriminator = models.Discriminator(
+                config.discriminator_depth, pooled=-(-config.size // 16)
+            )
         self.stream = config.stream
         self.clip_frames = config.segments if config.sees_clips else None
 

@@ -3,7 +3,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from dmclib import clipnets, models
+from dmclib import clipnets, models, transforms
 from dmclib.errors import CheckpointError
 from tests.close import FLOAT32
 
@@ -34,6 +34,7 @@ def test_both_streams_of_i3d_have_the_25_million_parameters_of_the_paper():
     with torch.device("meta"):
         both = [clipnets.InceptionI3D(400, channels=channels) for channels in (3, 2)]
     assert sum(map(parameters, both)) == pytest.approx(25e6, rel=0.02)  # its table 1
+    assert parameters(both[0]) == 12_697_264  # as ports of it are listed
     # Between pictures and motion: one plane of 7x7x7 weights in each of 64 filters.
     assert parameters(both[0]) - parameters(both[1]) == 64 * 7**3
 
@@ -42,8 +43,8 @@ def test_i3d_has_the_published_operations_at_64_frames_of_224_px():
     with torch.device("meta"):
         pictures, motion = (clipnets.InceptionI3D(400, channels=c) for c in (3, 2))
     macs = models.count_macs(pictures, (1, 3, 64, 224, 224))
-    # Feichtenhofer et al., SlowFast (ICCV 2019), table 2, has 108; ours are 111.2, with the zeros
-    # that pad the edges counted like any other value.
+    # Feichtenhofer et al., SlowFast (ICCV 2019), table 2, has 108; ours are 111.2 with the zeros
+    # that pad the edges and 104.4 without, and how theirs were counted is not said.
     assert macs == pytest.approx(108e9, rel=0.04)
     fewer = macs - models.count_macs(motion, (1, 2, 64, 224, 224))
     assert fewer == 7**3 * 64 * 32 * 112 * 112
@@ -96,9 +97,15 @@ def test_the_published_checkpoint_gives_the_published_network(i3d, tmp_path, suf
     file = tmp_path / f"flow_imagenet{suffix}"
     (torch.save if suffix == ".pt" else save_file)(theirs(donor), file)
     clipnets.take_kinetics(i3d, file)
-    clip = torch.randn(1, 2, 8, 32, 32)
+    px = 40 * torch.rand(1, 2, 8, 32, 32) - 20
+    normal = transforms.normalize(
+        transforms.Sample(px[0].transpose(0, 1), torch.zeros(8, 3, 32, 32))
+    )
     with torch.inference_mode():
-        torch.testing.assert_close(i3d(clip), donor(clip), **FLOAT32)
+        # The published weights have 20 px for 1.
+        expected = donor(px / 20)
+        found = i3d(normal.motion.transpose(0, 1)[None])
+    torch.testing.assert_close(found, expected, **FLOAT32)
 
 
 def test_with_other_classes_the_last_layer_stays_as_it_was(i3d, tmp_path):
@@ -131,5 +138,8 @@ def test_other_files_are_refused_and_nothing_in_them_is_run(i3d, tmp_path):
     with pytest.raises(CheckpointError, match="under their published names"):
         clipnets.take_kinetics(i3d, file)
     torch.save(theirs(clipnets.InceptionI3D(7, channels=3)), file)
-    with pytest.raises(CheckpointError, match="holds another architecture"):
+    with pytest.raises(CheckpointError, match=r"conv_1a.conv.weight is \(64, 3, 7, 7, 7\) there"):
+        clipnets.take_kinetics(i3d, file)
+    torch.save(theirs(i3d) | {"logits.conv3d.weight": "no tensor"}, file)
+    with pytest.raises(CheckpointError, match=r"'logits.conv3d.weight' and 0 others are not as"):
         clipnets.take_kinetics(i3d, file)

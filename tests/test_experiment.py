@@ -145,8 +145,20 @@ def test_the_released_schedules_are_those_of_the_run_scripts():
     ucf = experiment.trainings(parameters(schedule="ucf101"))
     assert [ucf[name].lr for name in (SINGLE_FRAME, MOTION, RESIDUAL)] == [3e-4, 1e-2, 5e-3]
     assert {ucf[name].epochs for name in (SINGLE_FRAME, MOTION, RESIDUAL)} == {510}
-    with pytest.raises(DMCError, match="schedule has no 'long'; there are short, hmdb51, ucf101"):
+    with pytest.raises(
+        DMCError, match="schedule has no 'long'; there are short, i3d, hmdb51, ucf101"
+    ):
         experiment.trainings(parameters(schedule="long"))
+
+
+def test_the_i3d_runs_see_64_frames_and_wait_for_the_generator():
+    chain = experiment.trainings(
+        parameters(network="i3d", schedule="i3d", frames_per_clip=64, train_clips=20)
+    )
+    assert {config.segments for config in chain.values()} == {64}
+    mse, adv = chain[MSE], chain[ADV]
+    assert (mse.frozen_epochs, mse.clips_per_batch, mse.micro_batches) == (6, 96, 32)
+    assert (mse.lr, adv.discriminator_lr, adv.discriminator_depth) == (4e-4, 2e-3, 1)
 
 
 def test_what_the_classifiers_start_from_is_said_aloud(tmp_path):
