@@ -109,7 +109,9 @@ def trainings(parameters: Mapping) -> dict[str, TrainConfig]:
         if fields["network"] in ("i3d", "s3d"):
             fields["segments"] = min(CLIP_FRAMES, shared["data"].frames_per_clip)
         if "start_from" not in fields:
-            fields["initial"] = _initial(fields["network"], parameters["imagenet"])
+            # I3D's published file is of its flow stream, and fits two planes alone.
+            if fields["network"] != "i3d" or stream in ("motion", "flow"):
+                fields["initial"] = _initial(fields["network"], parameters["imagenet"])
         followed = tuple(word for word in words if word in habits)
         return TrainConfig(stream=stream, habits=followed, **fields)
 

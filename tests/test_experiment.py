@@ -161,6 +161,14 @@ def test_the_i3d_runs_see_64_frames_and_wait_for_the_generator():
     assert (mse.lr, adv.discriminator_lr, adv.discriminator_depth) == (4e-4, 2e-3, 1)
 
 
+def test_i3ds_published_weights_begin_streams_of_motion_alone(tmp_path):
+    file = tmp_path / "flow_imagenet.pt"
+    file.touch()
+    chain = experiment.trainings(parameters(network="i3d", imagenet=str(tmp_path)))
+    begun = {name for name, config in chain.items() if config.initial == str(file)}
+    assert begun == {MOTION, FLOW}
+
+
 def test_what_the_classifiers_start_from_is_said_aloud(tmp_path):
     assert "random weights, as this profile asks" in experiment.beginnings(parameters())
     asked = parameters(imagenet=str(tmp_path), schedule="hmdb51")
