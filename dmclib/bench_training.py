@@ -55,14 +55,14 @@ def rows(*, size: int = 224, clips: int | None = None, repeats: int | None = Non
     Args:
         size: side of the crop, px.
         clips: in a batch; by default a training's own on a GPU and 2 on a CPU, three frames each.
-        repeats: timed steps; by default 15 on a GPU and 3 on a CPU, which makes it half a minute.
+        repeats: timed steps; by default 15 on a GPU and 5 on a CPU, which makes it a minute.
 
     Returns:
         A row a kind with ``frames_per_second`` and its quartiles.
     """
     device = choose_device()
     on_gpu = device != "cpu"
-    repeats = repeats or (15 if on_gpu else 3)
+    repeats = repeats or (15 if on_gpu else 5)
     found = []
     for chosen in TIMED:  # one by one: a training has the memory to itself
         config = TrainConfig(data=DataConfig(), epochs=1, size=size, **chosen)
@@ -85,4 +85,4 @@ def _time(config: TrainConfig, clips: int, device: str, repeats: int) -> Timing:
     networks = training.Networks(config, CLASSES).to(device, memory_format=torch.channels_last)
     endless = SimpleNamespace(labels=range(10**9))  # rates of learning have a length, this has none
     loop = Loop(config, networks.train(), endless, Team(torch.device(device)))
-    return measure({"step": lambda: loop.step(0, batch)}, repeats=repeats, warmup=1)["step"]
+    return measure({"step": lambda: loop.step(0, batch)}, repeats=repeats, warmup=3)["step"]

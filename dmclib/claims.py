@@ -27,7 +27,12 @@ from dmclib.findings import (
 )
 
 NOT_TESTED, NOT_MEASURED = "not tested here", "not measured"
-OURS = ("laptop", "real", "gpu")  # the profiles whose results are kept with the suite
+OURS = (
+    "laptop",
+    "real",
+    "ut-interaction",
+    "gpu",
+)  # the profiles whose results are kept with the suite
 # As the released scores' tables name them.
 _WITHOUT_ADV, _FUSED = "CoViAR + DMC (cls + MSE)", "CoViAR + DMC (cls + MSE + adv)"
 

@@ -108,10 +108,10 @@ def trainings(parameters: Mapping) -> dict[str, TrainConfig]:
         fields["data"] = replace(fields["data"], reading=reading)
         if fields["network"] in ("i3d", "s3d"):
             fields["segments"] = min(CLIP_FRAMES, shared["data"].frames_per_clip)
-        if "start_from" not in fields:
-            # I3D's published file is of its flow stream, and fits two planes alone.
-            if fields["network"] != "i3d" or stream in ("motion", "flow"):
-                fields["initial"] = _initial(fields["network"], parameters["imagenet"])
+        # I3D's published file is of its flow stream, and fits two planes alone.
+        fits = fields["network"] != "i3d" or stream in ("motion", "flow")
+        if "start_from" not in fields and fits:
+            fields["initial"] = _initial(fields["network"], parameters["imagenet"])
         followed = tuple(word for word in words if word in habits)
         return TrainConfig(stream=stream, habits=followed, **fields)
 
