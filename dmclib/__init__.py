@@ -18,8 +18,9 @@ Where a thing lives; CONTRIBUTING.md has every module, and an import goes up thi
   tables
 * ``figures``, ``charts``, ``diagrams`` - drawings
 * ``timing``, ``bench`` and the ``bench_...`` modules - one timing protocol; speed rows
-* ``results``, ``profiles``, ``runner``, ``demo``, ``doctor``, ``cli`` - numbers with their origin;
-  notebooks in order; the ``dmc`` command
+* ``results``, ``profiles``, ``runner`` (over ``grid``, ``execute``, ``runs``), ``demo``,
+  ``doctor``, ``cli`` - numbers with their origin; notebooks in order, or a grid of them; the
+  ``dmc`` command
 """
 
 __version__ = "0.1.0"

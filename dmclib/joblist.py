@@ -185,11 +185,11 @@ def _summary(
     left = [one for one in total if not one.done]
     counted = [one.hours for one in left if one.hours is not None]
     frames = sum(one.frames for one in left)
-    said = [f"In all {jobs} jobs, {len(left)} trainings to do, {frames:,} frames."]
+    said = [f"In all: jobs {jobs}, trainings to do {len(left)}, frames {frames:,}."]
     said.append(f"Estimate: {speed.says.format(hours=_hours(sum(counted)))}")
     if speed.frames_per_second and len(counted) < len(left):
         missing = len(left) - len(counted)
-        said.append(f"Without {missing} trainings of a kind or crop that it does not measure (-).")
+        said.append(f"Not in it, for want of a measurement (-): trainings {missing}.")
     said.append(
         "That is training steps, their batches ready in memory: reading and decoding clips, "
         "validation and test are not in it."

@@ -179,7 +179,7 @@ def _on_cluster(
                 runs[part.name].begin(job)
                 task = execute.task(job, runs[part.name].executed(job), token)
                 futures[workers.submit(execute.on_worker, task)] = part, job
-            console.print(f"{len(todo)} jobs handed to {scheduler}", highlight=False)
+            console.print(f"jobs handed to {scheduler}: {len(todo)}", highlight=False)
             for k, future in enumerate(as_completed(futures), start=1):
                 (part, job), answer = futures[future], future.result()
                 if "stop" in answer:

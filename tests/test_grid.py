@@ -306,7 +306,7 @@ def test_on_a_cluster_the_jobs_run_there_and_the_rest_here(prepared, ran, worker
     assert ran == [f"night/{name}" for name in names]
     workers.clear()
     printed = run(**how)
-    assert "1 jobs handed to tcp://there:8786" in printed
+    assert "jobs handed to tcp://there:8786: 1" in printed
     assert ran == [f"{part}/{name}" for part in ("night", "night-split2") for name in names]
     assert list(paths.CACHE.iterdir()) == []  # the token is gone
 

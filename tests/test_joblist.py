@@ -71,7 +71,7 @@ def test_the_papers_experiment_is_listed_without_a_video_at_hand():
     assert row(text, experiment.MOTION)[3:5] == ["510", f"{3 * 510 * 9_537:,}"]
     assert row(text, experiment.ADV)[2] == f"checkpoint of {experiment.MSE}"
     frames = 3 * sum(UCF101) * sum(EPOCHS["ucf101"])
-    assert f"In all 3 jobs, 24 trainings to do, {frames:,} frames.\n" in text
+    assert f"In all: jobs 3, trainings to do 24, frames {frames:,}.\n" in text
     assert not paths.RESULTS.exists()
     assert not paths.CACHE.exists()
 
@@ -123,7 +123,7 @@ def test_what_was_not_measured_has_no_hours():
     text = dry("ucf101", splits=[1])
     assert row(text, experiment.CLS)[5] == "-"
     assert row(text, experiment.FLOW)[5] != "-"
-    assert "Without 3 trainings of a kind or crop that it does not measure" in text
+    assert "Not in it, for want of a measurement (-): trainings 3." in text
     # another crop costs another time
     assert row(dry("ucf101", splits=[1], settings=["size=112"]), experiment.FLOW)[5] == "-"
 
@@ -139,7 +139,7 @@ def test_drawn_clips_are_counted_and_what_is_done_is_not_to_do():
     text = dry("smoke", seeds=[0, 1])
     # ten actions, two clips of each, three frames; 5 epochs thrice, 2 of flow, 2 four times
     assert "drawn puppets: 20 clips to train on, 20 to test on" in text
-    assert "In all 2 jobs, 16 trainings to do," in text
+    assert "In all: jobs 2, trainings to do 16," in text
     assert "held out" not in text
     (step,) = plan("smoke", only=["04"], seeds=[1])
     config = experiment.trainings(step.every)[experiment.MOTION]
@@ -147,7 +147,7 @@ def test_drawn_clips_are_counted_and_what_is_done_is_not_to_do():
     (config.folder / "scores.safetensors").touch()
     text = dry("smoke", seeds=[0, 1])
     assert text.count(" done │ " + config.key) == 1
-    assert "In all 2 jobs, 15 trainings to do," in text
+    assert "In all: jobs 2, trainings to do 15," in text
 
 
 def test_a_prepared_folder_is_counted_itself(tmp_path):
