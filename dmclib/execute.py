@@ -17,7 +17,7 @@ import papermill
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError, strip_color
 
-from dmclib import cluster
+from dmclib import cluster, paths
 from dmclib.children import Child, ChildLost, serve
 from dmclib.errors import DMCError
 from dmclib.files import whole
@@ -100,6 +100,7 @@ def task(step: Step, target: Path, token: Path) -> dict:
         "seed": step.seed,
         "target": str(target),
         "token": str(token),
+        "root": str(paths.ROOT),
     }
 
 
@@ -111,6 +112,11 @@ def on_worker(task: dict) -> dict:
         why}`` where no notebook can run on this worker.
     """
     address, wanted = cluster.worker()
+    if str(paths.ROOT) != task["root"]:
+        return {
+            "stop": f"The worker at {address} has the package of {paths.ROOT}, not of "
+            f"{task['root']}: start it with the dask of that checkout."
+        }
     for path in (task["notebook"], task["token"]):
         if not Path(path).is_file():
             return {

@@ -181,10 +181,17 @@ def _on_cluster(
                 futures[workers.submit(execute.on_worker, task)] = part, job
             console.print(f"jobs handed to {scheduler}: {len(todo)}", highlight=False)
             for k, future in enumerate(as_completed(futures), start=1):
-                (part, job), answer = futures[future], future.result()
+                part, job = futures[future]
+                heading = f"[{k}/{len(todo)}] {part.name}: {job.name}"
+                try:
+                    answer = future.result()
+                except DMCError:
+                    raise
+                except Exception as problem:  # a job that its workers died of, say
+                    what = f"{type(problem).__name__}: {problem}"
+                    answer = {"failed": f"{part.name}: {job.name} was lost on the cluster ({what})"}
                 if "stop" in answer:
                     raise DMCError(answer["stop"])
-                heading = f"[{k}/{len(todo)}] {part.name}: {job.name}"
                 if "failed" in answer:
                     console.print(f"{heading}: failed", markup=False)
                     yield part, job, NotebookFailed(answer["failed"])

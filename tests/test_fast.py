@@ -168,7 +168,7 @@ def test_inputs_that_do_not_fit_are_refused_by_the_network(compiled):
     motion, residual = pictures()
     with torch.inference_mode():
         for wrong in (residual[:, [0, 0, 1, 2]], residual[:1], residual[..., 1:], residual[0]):
-            with pytest.raises(RuntimeError):
+            with pytest.raises((RuntimeError, ValueError)):
                 compiled(network())(motion, wrong)
 
 

@@ -287,6 +287,8 @@ def workers(monkeypatch):
         assert Path(task["token"]).is_file()
         target = Path(task["target"])
         answer = answers.get(f"{target.parent.parent.name}/{target.stem}", {"seconds": 1.0})
+        if isinstance(answer, Exception):
+            raise answer
         if "seconds" in answer:
             target.write_text("{}")
         return answer
@@ -311,6 +313,15 @@ def test_on_a_cluster_the_jobs_run_there_and_the_rest_here(prepared, ran, worker
     assert list(paths.CACHE.iterdir()) == []  # the token is gone
 
 
+def test_a_job_that_its_workers_die_of_stops_no_other(prepared, ran, workers):
+    ran, _ = ran
+    workers["night/04_training-seed0"] = RuntimeError("four workers died")
+    with pytest.raises(runner.NotebookFailed, match=r"seed0 was lost .*four workers died") as said:
+        run(settings=prepared, splits=[1, 2], scheduler="tcp://there:8786")
+    assert "1 failed" in str(said.value)
+    assert {name.partition("/")[0] for name in ran} == {"night-split2"}
+
+
 def test_a_worker_that_does_not_see_the_same_files_is_refused(prepared, workers):
     workers["night/04_training-seed0"] = {"stop": "The worker at x does not see y."}
     with pytest.raises(DMCError, match="The worker at x does not see y") as refusal:
@@ -327,6 +338,9 @@ def test_a_worker_says_what_it_does_not_see(suite, monkeypatch):
         answer = execute.on_worker(task | {missing: str(suite / "elsewhere")})
         assert "tcp://there:1 does not see" in answer["stop"]
         assert "elsewhere: the checkout and its cache must be on a file" in answer["stop"]
+    task = execute.task(part.jobs[0], suite / "out.ipynb", part.jobs[0].notebook)
+    answer = execute.on_worker(task | {"root": "/old/copy"})
+    assert f"has the package of {paths.ROOT}, not of /old/copy" in answer["stop"]
 
 
 # --- with kernels -------------------------------------------------------------------------------
@@ -349,11 +363,14 @@ def test_the_notebooks_are_given_their_seeds_and_kept_under_their_jobs_names(pre
 
 
 @pytest.fixture
-def address():
+def address(tmp_path):
     """A Dask cluster of two workers in this process."""
     distributed = pytest.importorskip("distributed")
     how = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
-    with distributed.LocalCluster(processes=False, protocol="tcp", **how) as started:
+    with (
+        pytest.importorskip("dask").config.set({"temporary-directory": str(tmp_path / "dask")}),
+        distributed.LocalCluster(processes=False, protocol="tcp", **how) as started,
+    ):
         yield started.scheduler_address
 
 
