@@ -37,6 +37,7 @@ MADE_BY = (
 Stream = Literal["motion", "residual", "flow", "rgb", "cue"]
 Network = Literal["resnet18", "resnet152", "i3d", "s3d"]
 PRECISIONS = ("float32", "bf16")
+CLIP_NETWORKS = ("i3d", "s3d")  # take whole clips, and give one answer a clip
 
 # Where the released runs differ from the paper's text or from what one would expect (FACTS section
 # 7), by the word that a profile names and a results file carries. None is followed unless named.
@@ -108,7 +109,7 @@ class TrainConfig:
     @property
     def sees_clips(self) -> bool:
         """Whether the classifier takes whole clips, and gives one answer a clip."""
-        return self.network in ("i3d", "s3d")
+        return self.network in CLIP_NETWORKS
 
     @cached_property
     def key(self) -> str:

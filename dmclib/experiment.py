@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dmclib import checkpoints, codec, evaluation, schedules, timing, training
-from dmclib.config import HABITS, TrainConfig
+from dmclib.config import CLIP_NETWORKS, HABITS, TrainConfig
 from dmclib.data import DataConfig, Dataset
 from dmclib.errors import DMCError
 from dmclib.losses import LossWeights
@@ -106,7 +106,7 @@ def trainings(parameters: Mapping) -> dict[str, TrainConfig]:
         fields = {**shared, "network": parameters["network"], **how[kind], **more}
         reading = fields.pop("reading", "plain")
         fields["data"] = replace(fields["data"], reading=reading)
-        if fields["network"] in ("i3d", "s3d"):
+        if fields["network"] in CLIP_NETWORKS:
             fields["segments"] = min(CLIP_FRAMES, shared["data"].frames_per_clip)
         # I3D's published file is of its flow stream, and fits two planes alone.
         fits = fields["network"] != "i3d" or stream in ("motion", "flow")
