@@ -99,7 +99,7 @@ def accuracy_bars(rows: pd.DataFrame, *, chance: float, title: str) -> Figure:
     ax.set_ylim(len(rows) - 0.5, -0.5)  # the first row on top
     ax.margins(x=0.12)
     ax.set_xlabel("accuracy (%), 95 % interval")
-    ax.set_title(title, pad=14)
+    fig.suptitle(title, size=9)  # over the names as well: the axes alone are narrow
     ax.grid(axis="x", color="0.9")
     return fig
 
