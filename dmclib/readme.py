@@ -19,7 +19,7 @@ def tables() -> dict[str, str]:
         DMCError: if a results file that one of them is made from is absent or damaged.
     """
     made = {"claims": claims.to_markdown(claims.table(claims.OURS))}
-    return made | {profile: ablation(profile) for profile in ("laptop", "real")}
+    return made | {profile: ablation(profile) for profile in ("laptop", "real", "ut-interaction")}
 
 
 def ablation(profile: str) -> str:
