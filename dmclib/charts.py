@@ -153,7 +153,9 @@ def class_gains(rows: pd.DataFrame, *, title: str) -> Figure:
         rows: columns ``class`` (a name), ``gain``, ``low``, ``high``, shares from -1 to 1.
         title: what is compared with what, on how many videos.
     """
-    fig, axes = subplots(1, 1, (PAGE_WIDTH, 3.4))
+    names = rows["class"].str.replace("_", " ")
+    # The names stand upright below the axes, and are not to eat them up.
+    fig, axes = subplots(1, 1, (PAGE_WIDTH, 2.5 + 0.065 * names.str.len().max()))
     ax = axes[0, 0]
     place, points = np.arange(len(rows)), 100 * rows[["gain", "low", "high"]].to_numpy()
     # A bootstrap of few films may leave the found gain outside its percentiles.
@@ -163,7 +165,7 @@ def class_gains(rows: pd.DataFrame, *, title: str) -> Figure:
         bars = [below[chosen], above[chosen]]
         ax.errorbar(place[chosen], points[chosen, 0], bars, fmt="o", color=colour, ms=4, lw=1)
     ax.axhline(0, color="0.4", lw=0.8)
-    ax.set_xticks(place, rows["class"].str.replace("_", " "), rotation=90, fontsize=8)
+    ax.set_xticks(place, names, rotation=90, fontsize=8)
     ax.margins(x=0.01)
     ax.set_ylabel("gain (points), 95 % interval")
     ax.set_title(title)
