@@ -6,7 +6,7 @@ README to what the results give, so that a table there cannot be older than they
 
 from dmclib import claims, paths, results
 from dmclib.errors import DMCError
-from dmclib.experiment import METADATA
+from dmclib.experiment import AGAINST, METADATA
 from dmclib.files import write_text
 
 FILE = paths.ROOT / "README.md"
@@ -18,8 +18,9 @@ def tables() -> dict[str, str]:
     Raises:
         DMCError: if a results file that one of them is made from is absent or damaged.
     """
-    made = {"claims": claims.to_markdown(claims.table(claims.OURS))}
-    return made | {profile: ablation(profile) for profile in ("laptop", "real", "ut-interaction")}
+    made = {profile: ablation(profile) for profile in ("laptop", "real", "ut-interaction")}
+    claimed = claims.to_markdown(claims.table(claims.OURS))
+    return made | {"ablations": changes("ablations"), "claims": claimed}
 
 
 def ablation(profile: str) -> str:
@@ -36,8 +37,22 @@ def ablation(profile: str) -> str:
         lines.append(f"| {row['variant']} | {frames} | {clips} | {error} |")
     lines += ["", "| difference, single frames | points | says |", "|---|---|---|"]
     for row in record.extra["differences"]:
-        gain, low, high = (f"{100 * row[key]:+.1f}" for key in ("a - b", "low", "high"))
-        lines.append(f"| {row['a']} - {row['b']} | {gain} [{low}, {high}] | {row['says']} |")
+        lines.append(f"| {row['a']} - {row['b']} | {_gain(row)} | {row['says']} |")
+    return "\n".join(lines)
+
+
+def changes(profile: str) -> str:
+    """The further trainings of a profile's notebook 06, each beside the one that it changes."""
+    record = results.load("06_ablations", profile)
+    rows = record.rows.set_index("variant").to_dict("index")
+    titles = ("one change", "against", "single frames", "points", "end-point error, px", "says")
+    lines = [f"| {' | '.join(titles)} |", "|---|---|---|---|---|---|"]
+    for row in record.extra["differences"]:
+        if row["a"] in AGAINST:
+            of = rows[row["a"]]
+            frames, error = _share(of, "accuracy", "low", "high"), f"{of['epe_px']:.2f}"
+            cells = (row["a"], row["b"], frames, _gain(row), error, row["says"])
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -54,6 +69,11 @@ def renewed(text: str) -> str:
             raise DMCError(f"{FILE} has no place for table {name!r}: put in {begin} and {end}.")
         text = f"{before}{begin}\n{table}\n{end}{rest[0].split(end)[1]}"
     return text
+
+
+def _gain(row: dict) -> str:
+    gain, low, high = (f"{100 * row[key]:+.1f}" for key in ("a - b", "low", "high"))
+    return f"{gain} [{low}, {high}]"
 
 
 def _share(row: dict, accuracy: str, low: str, high: str) -> str:
