@@ -54,10 +54,10 @@ notebooks: $(READY)  ## Execute the notebooks in place at their defaults, as the
 		--ExecutePreprocessor.record_timing=False notebooks/*.ipynb
 
 readme: $(READY)  ## Write the tables of README anew from results/
-	$(BIN)/python -m dmclib.readme
+	$(BIN)/python -m dmclib.reproduce.readme
 
 lock: $(READY)  ## Resolve requirements.lock again from pyproject.toml (then edit environment.yml)
-	$(BIN)/uv pip compile pyproject.toml --extra flow --extra dev --extra cluster --universal \
+	$(BIN)/uv pip compile pyproject.toml --extra flow --extra dev --universal \
 		--python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
 		--no-emit-find-links --no-annotate -o requirements.lock
 

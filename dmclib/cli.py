@@ -85,7 +85,7 @@ def reproduce(
 
     With seeds or splits, the trainings are a grid of jobs, one a seed of a split.
     """
-    from dmclib import grid, runner
+    from dmclib.reproduce import grid, runner
 
     try:
         with _stoppable("the same command goes on from this notebook"):
@@ -139,8 +139,9 @@ def prepare(
     The paper's flow is tvl1, which takes core-days for a whole data set, tvl1-torch a quarter of
     that; dis, which a new folder has by default, takes hours.
     """
-    from dmclib import corpora, manifest, paths
+    from dmclib import paths
     from dmclib import prepare as preparation
+    from dmclib.data import corpora, manifest
 
     if dataset not in corpora.ADAPTERS:
         raise DatasetError(
@@ -222,6 +223,9 @@ def bench(
     ] = None,
 ) -> None:
     """Time a part beside what it competes with; print the rows and keep them in results."""
-    from dmclib import bench
+    from dmclib import paths
 
-    bench.run(suite, profile=profile, clip=clip, compare=compare)
+    sys.path.insert(0, str(paths.ROOT))  # they stand beside the package, as the notebooks do
+    from benchmarks import suites
+
+    suites.run(suite, profile=profile, clip=clip, compare=compare)

@@ -20,7 +20,6 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from dmclib import (
-    checkpoints,
     codec,
     data,
     experiment,
@@ -30,15 +29,15 @@ from dmclib import (
     flow,
     models,
     paths,
-    profiles,
     recognition,
     training,
     transforms,
-    video,
-)  # fmt: skip
-from dmclib.codec import CompressedFrame
-from dmclib.config import TrainConfig
+    weights,
+)
+from dmclib.codec import CompressedFrame, container
 from dmclib.errors import CheckpointError, DMCError, OutputError, VideoError
+from dmclib.reproduce import profiles
+from dmclib.training import TrainConfig
 from dmclib.transforms import Sample
 
 LONGEST = 600  # frames that are shown; the rest of a long video is left out
@@ -95,8 +94,8 @@ def find_weights(profile: str = "laptop") -> Weights:
             f"no generator of profile {profile} is trained: dmc reproduce {profile} --only 06 "
             "makes one."
         )
-    generator, note = models.DenseGenerator(), checkpoints.read_note(path)
-    checkpoints.load(generator, path)
+    generator, note = models.DenseGenerator(), weights.read_note(path)
+    weights.load(generator, path)
     height, taught = note.get("height", ""), note.get("data", "unnamed videos")
     if not height.isdecimal():
         raise CheckpointError(
@@ -121,7 +120,7 @@ def save_generator(config: TrainConfig, profile: str) -> Path:
         "data": config.data.open().name,
         "height": str(config.data.scaled_to or 0),
     }
-    checkpoints.write(training.load_networks(config).generator.state_dict(), path, note)
+    weights.write(training.load_networks(config).generator.state_dict(), path, note)
     return path
 
 
@@ -298,7 +297,7 @@ def _rows(frames: Iterable[Panels], scale: float, shape: float) -> Iterator[np.n
         drawn = []
         for array in panels.values():
             panel = av.VideoFrame.from_ndarray(_draw(array, scale), format="rgb24")
-            panel = video.to_rgb(reformatter.reformat(panel, width, _PANEL), reformatter)
+            panel = container.to_rgb(reformatter.reformat(panel, width, _PANEL), reformatter)
             drawn.append(np.pad(panel, ((0, 0), (0, _GAP), (0, 0)), constant_values=255))
         if strip is None:
             rows, columns = panels["picture"].shape[:2]

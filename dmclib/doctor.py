@@ -111,11 +111,11 @@ def _tvl1() -> Finding:
 
 def _fast() -> Finding:
     """The compiled generator."""
-    from dmclib import fast_cpu
     from dmclib.errors import DMCError
+    from dmclib.fast import cpu
 
     try:
-        fast_cpu.library()
+        cpu.library()
     except DMCError as problem:
         return Finding("warn", f"generator: {problem}")
     return Finding("ok", "generator: compiled for this processor.")

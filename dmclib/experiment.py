@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dmclib import checkpoints, codec, evaluation, schedules, timing, training
-from dmclib.config import CLIP_NETWORKS, HABITS, TrainConfig
+from dmclib import codec, evaluation, machine, training, weights
 from dmclib.data import DataConfig, Dataset
 from dmclib.errors import DMCError
 from dmclib.losses import LossWeights
+from dmclib.training import CLIP_NETWORKS, HABITS, TrainConfig, schedules
 
 SINGLE_FRAME = "one decoded frame"
 MOTION = "motion vectors"
@@ -178,7 +178,7 @@ def beginnings(parameters: Mapping) -> str:
             said.append(f"{network} starts from random weights, as this profile asks.")
         else:
             said.append(
-                f"{network} starts from RANDOM weights: no {checkpoints.PUBLISHED[network]} was "
+                f"{network} starts from RANDOM weights: no {weights.PUBLISHED[network]} was "
                 f"found (imagenet = {parameters['imagenet']!r}), and nothing is downloaded unasked."
             )
     return "\n".join(said)
@@ -195,11 +195,11 @@ def _schedule(parameters: Mapping) -> dict[str, dict]:
 
 
 def _precision(word: str) -> str:
-    return ("bf16" if timing.has_bf16() else "float32") if word == "auto" else word
+    return ("bf16" if machine.has_bf16() else "float32") if word == "auto" else word
 
 
 def _initial(network: str, where: str) -> str | None:
-    file = None if where == "none" else checkpoints.find_published(network, where)
+    file = None if where == "none" else weights.find_published(network, where)
     return None if file is None else str(file)
 
 

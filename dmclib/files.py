@@ -42,24 +42,29 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 @cache
-def code_digest(*modules: str) -> str:
-    """Eight letters that change when these modules' code does, comments and docstrings aside.
+def code_digest(*rooms: str) -> str:
+    """Eight letters that change when the code of these rooms does, comments and docstrings aside.
 
     Put into the name of what the code made, so that nothing stale is taken up after a change.
 
     Args:
-        modules: names of dmclib's modules.
+        rooms: names of dmclib's modules and wings; of a wing every file counts.
     """
     digest = hashlib.sha256()
-    for module in modules:
-        tree = ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            match node:
-                case ast.Module(body) | ast.ClassDef(body=body) | ast.FunctionDef(body=body):
-                    if body and isinstance(body[0], ast.Expr):
-                        del body[0]
-        digest.update(ast.dump(tree).encode())
+    for room in rooms:
+        for file in sorted((PACKAGE / room).glob("*.py")) or [PACKAGE / f"{room}.py"]:
+            digest.update(_without_docstrings(file).encode())
     return digest.hexdigest()[:8]
+
+
+def _without_docstrings(file: Path) -> str:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        match node:
+            case ast.Module(body) | ast.ClassDef(body=body) | ast.FunctionDef(body=body):
+                if body and isinstance(body[0], ast.Expr):
+                    del body[0]
+    return ast.dump(tree)
 
 
 def folder_digest(folder: str | Path) -> str:

@@ -24,10 +24,11 @@ from typing import get_args
 
 from tqdm.auto import tqdm
 
-from dmclib import cluster, manifest, prepare_one
+from dmclib import cluster, prepare_one
 from dmclib import flow as optical_flow
 from dmclib.children import ChildLost, Team
-from dmclib.corpora import Corpus
+from dmclib.data import manifest
+from dmclib.data.corpora import Corpus
 from dmclib.errors import DatasetError, DMCError, OutputError
 
 FLOWS = (*get_args(optical_flow.Method), "none")

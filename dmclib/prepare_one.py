@@ -15,9 +15,11 @@ from pathlib import Path
 import av
 import numpy as np
 
-from dmclib import children, codec, files, flowstore, manifest
+from dmclib import children, codec, files
 from dmclib import flow as optical_flow
+from dmclib.data import manifest
 from dmclib.errors import DMCError, VideoError
+from dmclib.flow import store
 
 FORMAT = 1  # raised when a change of ours makes other clips or flow from the same settings
 SIZE, GOP, QUANTIZER = (340, 256), 12, 1  # paper, 3.1 and 4.2; CoViAR
@@ -31,7 +33,7 @@ def places(out: Path, name: str) -> tuple[Path, Path, Path]:
     """Where a video's clip, flow and record lie."""
     return (
         out / "clips" / f"{name}.mp4",
-        out / "flow" / f"{name}{flowstore.SUFFIX}",
+        out / "flow" / f"{name}{store.SUFFIX}",
         out / "records" / f"{name}.json",
     )
 
@@ -51,8 +53,8 @@ def flow_settings(method: str) -> dict | None:
         return None
     blank = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
     optical_flow.estimate(blank, blank, method=method)  # says in a sentence what is missing
-    settings = {"method": method, "limit_px": 20, "error_px": flowstore.ERROR_PX}
-    settings |= {"stored_as": flowstore.SUFFIX, "format": FORMAT}
+    settings = {"method": method, "limit_px": 20, "error_px": store.ERROR_PX}
+    settings |= {"stored_as": store.SUFFIX, "format": FORMAT}
     return settings | {"tools": _flow_tools(settings)}
 
 
@@ -194,7 +196,7 @@ def _make(task: dict, beat: Callable[[], None]) -> bool:
     else:
         made = True
         record.unlink(missing_ok=True)
-        written = flowstore.write(field_file, _fields(clip, task["flow"]["method"], beat))
+        written = store.write(field_file, _fields(clip, task["flow"]["method"], beat))
         if written != new["clip"]["frames"] - 1:
             raise VideoError(
                 f"{source}: its clip has {new['clip']['frames']} frames and flow into {written}. "

@@ -18,20 +18,10 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from dmclib import (
-    checkpoints,
-    codec,
-    data,
-    evaluation,
-    fast,
-    files,
-    loader,
-    timing,
-    training,
-    transforms,
-)  # fmt: skip
-from dmclib.config import TrainConfig
+from dmclib import codec, data, evaluation, fast, files, machine, training, transforms, weights
+from dmclib.data import loader
 from dmclib.errors import CheckpointError, ScoreFileError
+from dmclib.training import TrainConfig
 from dmclib.transforms import Sample
 
 FRAMES = 25  # of a clip
@@ -169,7 +159,7 @@ def score_split(
     target = config.folder / f"clips-{split}{many}-{code}.safetensors"
     if target.exists():
         return target
-    networks = training.load_networks(config).to(timing.choose_device(device))
+    networks = training.load_networks(config).to(machine.choose_device(device))
     dataset = config.data.open()
     clips = dataset.clips(split)
     if first is not None:
@@ -250,7 +240,7 @@ def write_scores(found: StreamScores, path: Path) -> None:
         "labels": torch.from_numpy(found.labels),
     }
     note = {"names": json.dumps(found.names), "classes": json.dumps(found.classes)}
-    checkpoints.write(tensors, path, note)
+    weights.write(tensors, path, note)
 
 
 def read_scores(path: str | Path) -> StreamScores:
@@ -261,8 +251,8 @@ def read_scores(path: str | Path) -> StreamScores:
     """
     path = Path(path)
     try:
-        tensors = checkpoints.read(path, remedy="score the split again")
-        note = checkpoints.read_note(path)
+        tensors = weights.read(path, remedy="score the split again")
+        note = weights.read_note(path)
         scores, labels = (tensors[name].numpy() for name in ("scores", "labels"))
         names, classes = (json.loads(note[part]) for part in ("names", "classes"))
     except CheckpointError as problem:

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from dmclib import paths, timing
+from dmclib import machine, paths
 from dmclib.errors import DMCError
 from dmclib.files import whole, write_text
 
@@ -117,7 +117,7 @@ def start_run(name: str, *, profile: str, seed: int, **parameters) -> Run:
     _path(name, profile, ".json")  # a bad name fails now, not after the hours of work
     parameters = {key: _portable(value) for key, value in parameters.items()}
     origin = {"seed": seed, "parameters": parameters}
-    return Run(name, profile, origin | {"commit": _commit(), "machine": timing.machine()})
+    return Run(name, profile, origin | {"commit": _commit(), "machine": machine.describe()})
 
 
 def load(name: str, profile: str) -> Record:

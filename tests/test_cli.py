@@ -3,8 +3,9 @@ import sys
 
 import pytest
 
-from dmclib import __version__, cli, doctor, runner
+from dmclib import __version__, cli, doctor
 from dmclib.errors import DMCError
+from dmclib.reproduce import runner
 
 
 def dmc(monkeypatch, *arguments):

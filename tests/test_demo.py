@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from dmclib import checkpoints, cli, codec, data, demo, models, paths, training
+from dmclib import cli, codec, data, demo, models, paths, training, weights
 from dmclib.errors import CheckpointError, OutputError, ProfileError, VideoError
 
 FRAMES = 14  # an I-frame, its GOP, an I-frame and a P-frame
@@ -167,10 +167,10 @@ def finished(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
     config = demo._config("smoke")
-    checkpoints.save(training.Networks(config, 10), config.folder / "weights.safetensors")
+    weights.save(training.Networks(config, 10), config.folder / "weights.safetensors")
     frame = {"logits": torch.zeros(1, 10), "epe_px": torch.zeros(1)}
     frame |= {name: torch.zeros(1, dtype=torch.int64) for name in ("label", "clip")}
-    checkpoints.write(frame, config.folder / "scores.safetensors")
+    weights.write(frame, config.folder / "scores.safetensors")
     return config
 
 
@@ -194,7 +194,7 @@ def test_a_kept_generator_comes_back_with_what_it_was_trained_on(finished, monke
     first = weights.generator.state_dict()["to_cue.weight"]
     assert kept.parent.name == "laptop"
 
-    checkpoints.save(weights.generator, kept)  # without its note
+    weights.save(weights.generator, kept)  # without its note
     with pytest.raises(CheckpointError, match="does not say the height"):
         demo.find_weights("laptop")
     assert first.shape == (2, 33, 3, 3)

@@ -6,22 +6,12 @@ import torch
 from safetensors.torch import save_file
 
 from dmclib import codec, data, experiment, paths
-from dmclib.config import TrainConfig
-from dmclib.corpora import VideoFolder
 from dmclib.data import DataConfig
+from dmclib.data.corpora import VideoFolder
 from dmclib.errors import DMCError
-from dmclib.experiment import (
-    ADV,
-    CLS,
-    FLOW,
-    LONGER,
-    METADATA,
-    MOTION,
-    MSE,
-    RESIDUAL,
-    SINGLE_FRAME,
-)
+from dmclib.experiment import ADV, CLS, FLOW, LONGER, METADATA, MOTION, MSE, RESIDUAL, SINGLE_FRAME
 from dmclib.losses import LossWeights
+from dmclib.training import TrainConfig
 
 CLIPS = DataConfig()
 

@@ -6,9 +6,10 @@ import nbformat
 import pytest
 import yaml
 
-from dmclib import manifest, paths
-from dmclib.corpora import ADAPTERS
-from dmclib.profiles import defaults, plan
+from dmclib import paths
+from dmclib.data import manifest
+from dmclib.data.corpora import ADAPTERS
+from dmclib.reproduce.profiles import defaults, plan
 
 NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
 PROFILES = sorted(path.stem for path in paths.PROFILES.glob("*.yaml"))

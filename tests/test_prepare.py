@@ -19,8 +19,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from dmclib import cli, cluster, codec, corpora, flow, flowstore, manifest, prepare, prepare_one
+from dmclib import cli, cluster, codec, flow, prepare, prepare_one
+from dmclib.data import corpora, manifest
 from dmclib.errors import DatasetError, DMCError
+from dmclib.flow import store
 
 
 def pictures(count=4, *, seed=0, height=32, width=48):
@@ -94,11 +96,11 @@ def test_a_prepared_video_is_what_the_codec_and_flow_make_of_it(original, tmp_pa
     # Flow is between the frames that a training sees, those of the prepared clip.
     seen = list(codec.decode_rgb(clip))
     assert seen[0].shape == (256, 340, 3)
-    assert flowstore.count(fields) == len(seen) - 1 == 3
+    assert store.count(fields) == len(seen) - 1 == 3
     for n in range(1, 4):
         wanted = flow.estimate(seen[n - 1], seen[n], method="dis").clip(-20, 20)
-        stored = flowstore.read(fields, [n])[0]
-        assert abs(stored - wanted).max() <= flowstore.ERROR_PX
+        stored = store.read(fields, [n])[0]
+        assert abs(stored - wanted).max() <= store.ERROR_PX
 
 
 def test_the_manifest_names_files_and_settings_and_verifies(original):
@@ -528,12 +530,12 @@ def test_children_that_do_not_start_stop_the_run(original, tmp_path, monkeypatch
 # No file may grow beyond this, from some moment on: what a full disk does, without one.
 FULL = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000))"
 FULL_LATER = f"""
-from dmclib import flowstore
-write = flowstore.write
+from dmclib.flow import store
+write = store.write
 def full(*arguments):
     {FULL}
     return write(*arguments)
-flowstore.write = full
+store.write = full
 """
 
 

@@ -6,19 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from dmclib import (
-    bench_recognition,
-    checkpoints,
-    codec,
-    data,
-    evaluation,
-    fast,
-    recognition,
-    training,
-    transforms,
-)
-from dmclib.config import TrainConfig
+from benchmarks import recognition as bench_recognition
+from dmclib import codec, data, evaluation, fast, recognition, training, transforms, weights
 from dmclib.errors import ScoreFileError, VideoError
+from dmclib.training import TrainConfig
 from tests.close import FLOAT32
 
 SIZE = 32
@@ -141,10 +132,10 @@ def puppets(tmp_path, monkeypatch):
     for stream in ("motion", "flow"):
         made[stream] = config = TrainConfig(stream=stream, data=clips, epochs=1, size=SIZE)
         torch.manual_seed(0)
-        checkpoints.save(training.Networks(config, 2), config.folder / "weights.safetensors")
+        weights.save(training.Networks(config, 2), config.folder / "weights.safetensors")
         frame = {"logits": torch.zeros(1, 2), "label": torch.zeros(1, dtype=torch.int64)}
         frame |= {"clip": torch.zeros(1, dtype=torch.int64), "epe_px": torch.zeros(1)}
-        checkpoints.write(frame, config.folder / "scores.safetensors")
+        weights.write(frame, config.folder / "scores.safetensors")
     return made
 
 
@@ -219,7 +210,7 @@ def test_a_file_that_is_not_one_of_scores_is_refused(tmp_path, change, words):
     parts |= {"names": json.dumps(SCORES.names), "classes": json.dumps(SCORES.classes)} | change
     tensors = {name: part for name, part in parts.items() if isinstance(part, torch.Tensor)}
     note = {name: part for name, part in parts.items() if isinstance(part, str)}
-    checkpoints.write(tensors, tmp_path / "other.safetensors", note)
+    weights.write(tensors, tmp_path / "other.safetensors", note)
     with pytest.raises(ScoreFileError, match=rf"other\.safetensors is no file of .*{words}"):
         recognition.read_scores(tmp_path / "other.safetensors")
 

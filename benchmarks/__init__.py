@@ -1,0 +1,1 @@
+"""Races of our parts against what they compete with: ``dmc bench``."""

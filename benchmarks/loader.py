@@ -1,0 +1,150 @@
+"""Rows of ``dmc bench loader``: training samples a second from prepared clips, and what each costs.
+
+A sample is what :class:`loader.Segments` gives for one clip: three P-frames at 224 px, each motion,
+residual and flow, cropped, mirrored and normalised.
+"""
+
+import cProfile
+import pstats
+import tempfile
+from collections import deque
+from pathlib import Path
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from dmclib import codec, flow, paths
+from dmclib.codec import read, vectors
+from dmclib.data import Clip, DataConfig, loader, puppets
+from dmclib.errors import DatasetError
+from dmclib.flow import store
+from dmclib.speed import timing
+from dmclib.transforms import Sample
+
+LIMIT = 60.0  # samples a second with two workers on two cores: the project's own
+CLIPS = 8  # that are read; each again and again, at other frames
+PASS = 48  # samples that are timed together
+BATCH = 16  # clips
+
+
+def rows(prepared: str | Path | None = None, *, repeats: int = 5) -> list[dict]:
+    """Measure how fast training samples come, with 2, 1 and no workers, and where their time goes.
+
+    The files have just been read or written, so they are in memory (a warm page cache).
+
+    Args:
+        prepared: a folder made by ``dmc prepare`` with flow; some of its clips are read. By
+            default, some of the real UCF-101 clips are prepared for the run, with DIS, or, where
+            they are not at hand, drawn puppets with their exact flow.
+        repeats: timed passes of each row.
+
+    Returns:
+        For each part of the work a row with ``part_ms`` on one core for one sample and its
+        quartiles over the passes. ``transport`` is the way of a finished sample through one worker
+        and into a batch; what tells the other parts apart is a profiler, whose own time is in them.
+        Then rows of ``samples_per_second``, the last with the ``limit`` that it is held to.
+
+    Raises:
+        DatasetError: ``prepared`` is no prepared folder, or has no flow.
+    """
+    with tempfile.TemporaryDirectory() as folder, timing.pinned(1):
+        if prepared is not None:
+            what, clips = "prepared", DataConfig(prepared=str(prepared)).open().clips("train")
+        else:
+            what, clips = _prepare(Path(folder))
+        if any(clip.flow is None for clip in clips):
+            raise DatasetError(f"{prepared} has no flow to read; prepare it with --flow.")
+        clips = clips[:: max(1, len(clips) // CLIPS)][:CLIPS]
+        clips = [clips[n % len(clips)] for n in range(PASS)]
+        segments = loader.Segments(clips)
+        found = [
+            {"task": f"a sample: {part}", "clip": what, **spent.ms("part"), "repeats": repeats}
+            for part, spent in _parts(segments, repeats).items()
+        ]
+        streams = {
+            "transport": loader.Streamed(_Ready(segments), workers=1),
+            "in this process": loader.Streamed(segments, workers=0),
+            "1 worker": loader.Streamed(segments, workers=1),
+            "2 workers": loader.Streamed(segments, workers=2),
+        }
+        passes = {name: lambda stream=stream: _pass(stream) for name, stream in streams.items()}
+        times = timing.measure(passes, repeats=repeats, warmup=1)
+    part = times.pop("transport").ms("part", per=PASS)
+    found.append({"task": "a sample: transport", "clip": what, **part, "repeats": repeats})
+    for name, taken in times.items():
+        row = {"task": f"samples, {name}", "clip": what, "samples_per_second": PASS / taken.median}
+        row |= {"lower": PASS / taken.upper, "upper": PASS / taken.lower}
+        found.append(row | ({"limit": LIMIT} if name == "2 workers" else {}) | {"repeats": repeats})
+    return found
+
+
+class _Ready(Dataset):
+    """Samples that cost nothing: what is left is their way."""
+
+    def __init__(self, segments: loader.Segments):
+        self.clips, self.seed = segments.clips, segments.seed
+        self._sample = segments[0]
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, number: int) -> Sample:
+        return Sample(*(x.clone() for x in vars(self._sample).values()))
+
+
+def _pass(stream: loader.Streamed) -> None:
+    """Take every clip once, as a training does, and do nothing with it."""
+    deque(stream.batches(0, BATCH), maxlen=0)
+
+
+def _parts(segments: loader.Segments, repeats: int) -> dict[str, timing.Timing]:
+    """Seconds a sample of each part of the work, asked of the profiler over ``repeats`` passes."""
+    spent: dict[str, list[float]] = {}
+    for _ in range(repeats):
+        profiler = cProfile.Profile()
+        for number in range(len(segments)):
+            profiler.runcall(segments.__getitem__, number)
+        stats = pstats.Stats(profiler).stats  # (file, line, name) -> (..., cumulative seconds, ...)
+
+        def seconds(*functions, stats=stats) -> float:
+            codes = [function.__code__ for function in functions]
+            places = [(c.co_filename, c.co_firstlineno, c.co_name) for c in codes]
+            return sum(stats[place][3] for place in places) / len(segments)
+
+        whole = seconds(loader.Segments.__getitem__)
+        frames = seconds(read.Reader.read)
+        parts = {
+            "decode": seconds(codec.probe, codec.read_at) - frames,
+            "vectors": seconds(vectors.whole_pixel_moves, vectors.motion_field),
+            "flow": seconds(store.read),
+        }
+        parts["residual"] = frames - parts["vectors"]
+        parts["transform"] = whole - sum(parts.values())
+        for name, value in {**parts, "whole, without transport": whole}.items():
+            spent.setdefault(name, []).append(value)
+    found = {}
+    for name, values in spent.items():
+        lower, median, upper = np.quantile(values, [0.25, 0.5, 0.75]).tolist()
+        found[name] = timing.Timing(median, lower, upper, repeats)
+    return found
+
+
+def _prepare(folder: Path) -> tuple[str, list[Clip]]:
+    """Make clips with flow: real ones where they are at hand."""
+    root = (paths.data_root() or paths.ROOT / "absent") / "ucf101-4class" / "videos"
+    sources = sorted(root.glob("*/*.avi"))
+    clips = []
+    for number in range(CLIPS):
+        path = folder / f"{number}.mp4"
+        clip = Clip(path.stem, 0, "train", path, path, path.with_suffix(store.SUFFIX))
+        clips.append(clip)
+        if sources:
+            codec.transcode(sources[number * len(sources) // CLIPS], path)
+            fields = flow.estimate_clip(codec.decode_rgb(path), method="dis")
+        else:
+            action = puppets.ACTIONS[number % len(puppets.ACTIONS)]
+            puppet = puppets.Puppet(puppets.Recipe(action, "train", number, size=256))
+            codec.encode(puppet.frames(), path)
+            fields = map(puppet.motion, range(1, codec.probe(path).frames))
+        store.write(clip.flow, fields)
+    return ("UCF-101" if sources else "puppets"), clips

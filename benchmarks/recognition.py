@@ -1,0 +1,70 @@
+"""Rows of ``dmc bench recognition``: a clip's label by the test protocol, beside its parts."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from dmclib import codec, data, paths, recognition, training, transforms
+from dmclib.speed import timing
+from dmclib.speed.clips import decode_bare, drifting_texture
+from dmclib.training import TrainConfig
+
+LIMIT = 1.5  # times decoding and network together that the whole may take: the project's own
+CLASSES = 101
+
+
+def rows(clip: str | Path | None = None, *, size: int = 224, repeats: int = 5) -> list[dict]:
+    """Time the label of one clip by its cue: 25 frames, one centre crop each, on one core.
+
+    The two parts are bare decoding (:func:`clips.decode_bare`) of each needed GOP up to its
+    frame, and generator and ResNet-18 on 25 frames that lie ready. Weights are random: they change
+    no time.
+
+    Args:
+        clip: MPEG-4 Part 2 of GOP 12. By default 300 frames at 340x256: a real UCF-101 clip
+            re-encoded or, where there is none, a drawn one.
+        size: side of the crop, px.
+        repeats: timed runs of each, in turn.
+
+    Returns:
+        One row: ``decode_ms``, ``network_ms`` and ``whole_ms`` with quartiles; ``ratio`` of the
+        whole to the sum of the two, and the ``limit`` that it is held to.
+    """
+    with timing.pinned(1), _clip(clip) as path:
+        config = TrainConfig(stream="cue", data=data.DataConfig(), epochs=1, size=size)
+        networks = training.Networks(config, CLASSES).eval()
+        centers = data.segment_centers(codec.probe(path).frames, recognition.FRAMES)
+        needed = {n for center in centers for n in range(center - center % data.GOP, center + 1)}
+        frames = recognition.FRAMES
+        ready = transforms.Sample(
+            torch.randn(frames, 2, size, size), torch.randn(frames, 3, size, size)
+        )
+        calls = {
+            "decode": lambda: decode_bare(path, needed),
+            "network": timing.forward(recognition.fastest(networks), ready),
+            "whole": lambda: recognition.recognise(path, networks, size=size).argmax(),
+        }
+        times = timing.measure(calls, repeats=repeats, warmup=1)
+        row = {"task": "label of a clip by its cue", "clip": path.name, "size": size}
+        row |= {"frames": frames, "decoded": len(needed)}
+    for name, taken in times.items():
+        row |= taken.ms(name)
+    row["ratio"] = row["whole_ms"] / (row["decode_ms"] + row["network_ms"])
+    return [row | {"limit": LIMIT, "repeats": repeats}]
+
+
+@contextmanager
+def _clip(given: str | Path | None) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        if given is None:
+            found = sorted((paths.data_root() or paths.ROOT).glob("ucf101-4class/videos/*/*.avi"))
+            long = next((path for path in found if codec.probe(path).frames == 300), None)
+            given = Path(folder) / f"{long.stem if long else 'drawn'}.mp4"
+            if long:
+                codec.transcode(long, given)
+            else:
+                codec.encode(drifting_texture(300), given)
+        yield Path(given)

@@ -1,0 +1,89 @@
+"""Rows of ``dmc bench training``: frames a second that each kind of training learns from.
+
+A step is forward, backward and update as :func:`training.fit` takes it; its batch is ready in
+memory, so reading clips has no part in it. ``dmc reproduce --dry-run`` makes its hours from these
+rows.
+"""
+
+from types import SimpleNamespace
+
+import torch
+
+from dmclib import training, transforms
+from dmclib.data import DataConfig
+from dmclib.data.loader import Batch
+from dmclib.losses import LossWeights
+from dmclib.machine import choose_device
+from dmclib.models import GeneratorConfig
+from dmclib.speed.timing import Timing, measure
+from dmclib.training import TrainConfig
+from dmclib.training.distributed import Team
+from dmclib.training.loop import Loop
+
+CLASSES = 101  # UCF-101's
+MSE, ADVERSARIAL = LossWeights(reconstruction=10), LossWeights(reconstruction=10, adversarial=1)
+# All that the paper trains; of pictures, what it takes for I-frames and what a laptop can.
+TIMED = (
+    {"stream": "rgb", "network": "resnet152"},
+    {"stream": "rgb"},
+    {"stream": "motion"},
+    {"stream": "residual"},
+    {"stream": "flow"},
+    {"stream": "cue", "weights": MSE},
+    {"stream": "cue", "weights": ADVERSARIAL},
+)
+
+
+def kind(config: TrainConfig) -> str:
+    """What a step of a training costs by, size and batch aside; the ``task`` of its row.
+
+    L_mse costs nothing that one could see beside the rest, so ``cls`` and ``cls + MSE`` are one
+    kind. A generator of another shape than the paper's is a kind of its own.
+    """
+    words = [config.stream]
+    if config.network != "resnet18":
+        words.append(config.network)
+    if config.stream == "cue" and config.generator != GeneratorConfig():
+        words.append(f"generator {config.generator}")
+    if config.weights.adversarial:
+        words.append("adversarial")
+    return ", ".join(words)
+
+
+def rows(*, size: int = 224, clips: int | None = None, repeats: int | None = None) -> list[dict]:
+    """Time a step of every kind of training that the paper has, on random fields.
+
+    Args:
+        size: side of the crop, px.
+        clips: in a batch; by default a training's own on a GPU and 2 on a CPU, three frames each.
+        repeats: timed steps; by default 15 on a GPU and 5 on a CPU, which makes it a minute.
+
+    Returns:
+        A row a kind with ``frames_per_second`` and its quartiles.
+    """
+    device = choose_device()
+    on_gpu = device != "cpu"
+    repeats = repeats or (15 if on_gpu else 5)
+    found = []
+    for chosen in TIMED:  # one by one: a training has the memory to itself
+        config = TrainConfig(data=DataConfig(), epochs=1, size=size, **chosen)
+        batch = clips or (config.clips_per_batch if on_gpu else 2)
+        frames = batch * config.segments
+        taken = _time(config, batch, device, repeats)
+        row = {"task": kind(config), "device": device, "size": size, "clips_per_batch": batch}
+        row |= {"frames_per_batch": frames, "frames_per_second": frames / taken.median}
+        row |= {"lower": frames / taken.upper, "upper": frames / taken.lower}
+        found.append(row | {"repeats": repeats})
+    return found
+
+
+def _time(config: TrainConfig, clips: int, device: str, repeats: int) -> Timing:
+    """One step on ``clips`` clips."""
+    shape = (config.size, config.size)
+    fields = (torch.randn(clips * config.segments, n, *shape, device=device) for n in (2, 3, 2))
+    labels = torch.arange(clips, device=device) % CLASSES
+    batch = Batch(transforms.Sample(*fields), labels, torch.arange(clips))
+    networks = training.Networks(config, CLASSES).to(device, memory_format=torch.channels_last)
+    endless = SimpleNamespace(labels=range(10**9))  # rates of learning have a length, this has none
+    loop = Loop(config, networks.train(), endless, Team(torch.device(device)))
+    return measure({"step": lambda: loop.step(0, batch)}, repeats=repeats, warmup=3)["step"]

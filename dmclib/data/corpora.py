@@ -1,0 +1,403 @@
+"""Data sets of videos as their publishers ship them: what is there, and the official lists.
+
+An adapter reads one layout into a :class:`Corpus`: classes, videos, and for each official split
+which videos are for training and which for testing. Nothing is decoded. Lists are never guessed: a
+name that does not fit, a duplicate, a list that is missing are errors that name the place. A copy
+that lacks videos is refused unless ``allow_partial``; then the classes are those that have videos.
+"""
+
+import hashlib
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import ClassVar
+
+from dmclib.data import lists
+from dmclib.data.lists import SIDES, Parts, class_of
+from dmclib.errors import DatasetError
+
+SUFFIXES = (".avi", ".mp4", ".m4v", ".mkv")
+LIST_FOLDER = "ucfTrainTestlist"
+Counts = dict[int, tuple[int, int]]  # split number -> videos for training, for testing
+
+
+@dataclass(frozen=True)
+class Video:
+    """One published video with its class."""
+
+    name: str  # "<class>/<file name>" as the publishers have it, unique within its corpus
+    label: int  # index into the corpus's classes
+    source: Path  # the publishers' file, which is there
+
+
+class Corpus:
+    """What every adapter gives.
+
+    Attributes:
+        name: the data set's own name.
+        root: the folder that it was read from.
+        classes: names of the classes that have videos; a label counts from 0 in this order.
+        videos: those that are there, sorted by name.
+        lists: split number -> ``{"train": names, "test": names}``, sorted, of videos that are
+            there; empty where the publishers give no lists.
+        missing: names that the lists hold and that are not there, sorted.
+        shortfall: what a whole copy has and this one lacks, in a sentence; empty if it is whole.
+        letterbox: whether its videos keep their shape, between black bars, when they are re-encoded
+            to one size; otherwise they are stretched to it, as the paper's are.
+        SPLITS: the published counts, of each split; empty where none are.
+    """
+
+    shortfall = ""
+    letterbox = False
+    SPLITS: ClassVar[Counts] = {}
+
+    def __init__(
+        self,
+        name: str,
+        root: Path,
+        classes: Iterable[str],
+        found: dict[str, Path],
+        listed: dict[int, Parts],
+    ):
+        self.name, self.root = name, root
+        inhabited = {class_of(video) for video in found}
+        self.classes = tuple(c for c in classes if c in inhabited)
+        labels = {c: number for number, c in enumerate(self.classes)}
+        self.videos = tuple(Video(v, labels[class_of(v)], found[v]) for v in sorted(found))
+        self.lists = {
+            number: {side: tuple(sorted(parts[side] & found.keys())) for side in SIDES}
+            for number, parts in listed.items()
+        }
+        wanted = set().union(*(names for parts in listed.values() for names in parts.values()))
+        self.missing = tuple(sorted(wanted - found.keys()))
+
+    def write_lists(self, folder: str | Path) -> None:
+        """Write classes and lists as :func:`lists.write` does."""
+        lists.write(folder, self.classes, self.lists)
+
+    def _settle(self, gaps: list[str], allow_partial: bool) -> None:
+        """Say what is lacking, and refuse it unless that is allowed."""
+        if self.missing:
+            gaps.append(f"{len(self.missing):,} listed videos are missing, as {self.missing[0]}")
+        if gaps:
+            self.shortfall = f"{self.root} is a partial copy of {self.name}: {'; '.join(gaps)}."
+            if not allow_partial:
+                raise DatasetError(
+                    f"{self.shortfall} Complete it, or allow a partial copy (--allow-partial)."
+                )
+
+
+class UCF101(Corpus):
+    """UCF-101: ``<root>/UCF-101/<class>/*.avi`` and ``<root>/ucfTrainTestlist``, three splits.
+
+    The videos may also lie in ``<root>/videos``. Each split holds every video.
+
+    Raises:
+        DatasetError: if a list is missing or damaged, the lists and the folder disagree on a name,
+            or it is not the published 13,320 videos of 101 classes and that is not allowed.
+    """
+
+    SPLITS: ClassVar[Counts] = {1: (9_537, 3_783), 2: (9_586, 3_734), 3: (9_624, 3_696)}
+
+    def __init__(self, root: str | Path, *, allow_partial: bool = False):
+        root = _folder(root)
+        found = _videos(_first(root, ("UCF-101", "videos"), "the unpacked videos"))
+        folder = _first(root, (LIST_FOLDER,), "the unpacked lists")
+        classes = lists.read_classes(folder)
+        listed = lists.read(folder, self.SPLITS, classes)
+        for number, parts in listed.items():
+            lists.match(found, parts["train"] | parts["test"], f"{folder}, split {number},")
+        super().__init__("UCF101", root, classes, found, listed)
+        self._settle(_gaps(self, 13_320, 101, self.SPLITS, classes), allow_partial)
+
+
+class HMDB51(Corpus):
+    """HMDB-51: ``<root>/<class>/*.avi`` and ``<root>/testTrainMulti_7030_splits``, three splits.
+
+    The class folders may lie one folder deeper. Each split's ``<class>_test_split1.txt`` marks
+    every video 0 (in neither), 1 (train) or 2 (test).
+
+    Raises:
+        DatasetError: as :class:`UCF101` does, for 6,766 videos of 51 classes.
+    """
+
+    SPLITS: ClassVar[Counts] = dict.fromkeys((1, 2, 3), (3_570, 1_530))
+    MARKS = ("unused", *SIDES)
+
+    def __init__(self, root: str | Path, *, allow_partial: bool = False):
+        root, name = _folder(root), "testTrainMulti_7030_splits"
+        folder = _first(root, (name, f"test_train_splits/{name}"), "the unpacked lists")
+        matches = [
+            re.fullmatch(r"(.+)_test_split\d\.txt", entry.name) for entry in _entries(folder)
+        ]
+        classes = sorted({match.group(1) for match in matches if match})
+        nests = [root, *(Path(entry.path) for entry in _entries(root) if entry.is_dir())]
+        found = _videos(next((n for n in nests if any((n / c).is_dir() for c in classes)), root))
+        listed = {}
+        for number in self.SPLITS:
+            listed[number] = parts = {mark: set() for mark in self.MARKS}
+            for label in classes:
+                file = folder / f"{label}_test_split{number}.txt"
+                for line in lists.lines(file):
+                    match = re.fullmatch(r"(.+?)\s+([012])", line)
+                    if match is None:
+                        raise DatasetError(f"{file}: {line[:80]!r} is not '<file> <0, 1 or 2>'.")
+                    mark = self.MARKS[int(match.group(2))]
+                    lists.add(parts, mark, f"{label}/{match.group(1)}", file)
+            lists.match(found, set().union(*parts.values()), f"{folder}, split {number},")
+        super().__init__("HMDB51", root, classes, found, listed)
+        self._settle(_gaps(self, 6_766, 51, self.SPLITS, classes), allow_partial)
+
+
+class KineticsN50(Corpus):
+    """Kinetics-n50 (paper, 4.1): of Kinetics-400, 30 training and 20 validation videos a class.
+
+    Rows ``label,youtube_id,time_start,time_end,split`` come from ``train.csv`` and ``val.csv`` (or
+    ``kinetics_train.csv``, ``validate.csv``) in ``<root>/annotations`` or ``<root>``. The videos
+    are ``<youtube_id>_<start>_<end>.mp4``, seconds in six digits, in ``<root>/train`` and
+    ``<root>/val``, with or without class folders, and with spaces or underscores in these.
+
+    The paper's own draw was not published. Ours ranks the videos of a class that are there by the
+    SHA-256 of ``<seed>/<name>`` and takes the first ones: equal wherever equal videos are, and a
+    video lost since is replaced without touching the others. Where ``<root>/lists`` is there, as
+    :meth:`Corpus.write_lists` writes it, it is followed instead, so that a second machine takes the
+    same videos. Validation videos are the test side of split 1.
+
+    Raises:
+        DatasetError: if rows, lists or file names are damaged, doubled or unknown, or classes fall
+            short of 400, 30 or 20 and that is not allowed.
+    """
+
+    CLASSES = 400
+    TAKEN: ClassVar[dict[str, int]] = {"train": 30, "test": 20}
+    SPLITS: ClassVar[Counts] = {1: (12_000, 8_000)}
+    FOLDERS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "train": ("train", "train_256", "videos_train"),
+        "test": ("val", "val_256", "videos_val", "validation", "validate"),
+    }
+    ROWS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "train": ("train.csv", "kinetics_train.csv"),
+        "test": ("val.csv", "kinetics_val.csv", "validate.csv"),
+    }
+
+    def __init__(self, root: str | Path, *, allow_partial: bool = False, seed: int = 0):
+        root = _folder(root)
+        there = {s: _flat(_first(root, f, f"the {s} videos")) for s, f in self.FOLDERS.items()}
+        if (root / "lists").is_dir():
+            classes = lists.read_classes(root / "lists")
+            parts = lists.read(root / "lists", (1,), classes)[1]
+        else:
+            rows = lists.read_kinetics(root, self.ROWS)
+            classes = sorted({class_of(name) for name in rows["train"] | rows["test"]})
+            if not allow_partial:
+                _check_known(there, rows)
+            parts = {s: _draw(rows[s], there[s], n, seed) for s, n in self.TAKEN.items()}
+        found = {}
+        for side, names in parts.items():
+            for name in names:
+                file = there[side].get(PurePosixPath(name).stem)
+                if file is not None:
+                    _check_folder(file, class_of(name), self.FOLDERS[side])
+                    found[name] = file
+        super().__init__("KineticsN50", root, classes, found, {1: parts})
+        gaps = _gaps(self, sum(self.SPLITS[1]), self.CLASSES, self.SPLITS, classes)
+        for side, count in self.TAKEN.items():
+            held = Counter(class_of(name) for name in self.lists[1][side])
+            few = [name for name in classes if held[name] != count]
+            if few:
+                gaps.append(f"{held[few[0]]} of {count} {side} videos of {', '.join(few[:5])}")
+        self._settle(gaps, allow_partial)
+
+
+class UTInteraction(Corpus):
+    """UT-Interaction, set 1: 60 videos of 6 classes from 10 sequences.
+
+    ``<index>_<sequence>_<label>.avi`` lie in ``<root>`` or ``<root>/segmented_set1`` together, as
+    published, or in folders of their classes. Split n tests on sequence n and trains on the other
+    nine, as the benchmark asks (SDHA 2010); its accuracy is that of the ten tests together. By the
+    files' names sequence 6 has no punch and sequence 8 has two.
+
+    Each video is cut to a size of its own, wide for a push and narrow for pointing, and that shape
+    gives the class away. Letterboxed, people keep their proportions, but the bars still show the
+    shape: a result means little without that of the files' metadata beside it.
+
+    Raises:
+        DatasetError: if a name is of another form or not of the class whose folder it is in, or it
+            is not the published 60 videos and that is not allowed.
+    """
+
+    CLASSES = ("handshake", "hug", "kick", "point", "punch", "push")
+    SPLITS: ClassVar[Counts] = dict.fromkeys(range(1, 11), (54, 6)) | {6: (55, 5), 8: (53, 7)}
+    letterbox = True
+
+    def __init__(self, root: str | Path, *, allow_partial: bool = False):
+        root, found, sequence = _folder(root), {}, {}
+        for file in _flat(root).values():
+            match = re.fullmatch(r"[0-9]{1,2}_([1-9]|10)_([0-5])\.\w+", file.name)
+            if match is None:
+                raise DatasetError(
+                    f"{file} is not '<index>_<sequence 1 to 10>_<label 0 to 5>'; rename or remove "
+                    "it. Set 2, sequences 11 to 20, is another data set."
+                )
+            label = self.CLASSES[int(match.group(2))]
+            _check_folder(file, label, (root.name, "segmented_set1"))
+            name = f"{label}/{file.name}"
+            found[name], sequence[name] = file, int(match.group(1))
+        listed = {}
+        for number in self.SPLITS:
+            test = {name for name in found if sequence[name] == number}
+            listed[number] = {"train": found.keys() - test, "test": test}
+        super().__init__("UTInteraction", root, self.CLASSES, found, listed)
+        self._settle(_gaps(self, 60, 6, self.SPLITS, self.CLASSES), allow_partial)
+
+
+class VideoFolder(Corpus):
+    """Any ``<root>/<class>/<video>``; there is no count that it could fall short of.
+
+    A ``ucfTrainTestlist`` folder beside ``root`` gives official lists. Names as UT-Interaction's,
+    ``<index>_<sequence>_<label>``, give its own protocol: split n tests on the n-th sequence
+    (:class:`UTInteraction` also counts and letterboxes its set 1).
+
+    Raises:
+        DatasetError: if fewer than two folders hold videos, or a list beside it is damaged.
+    """
+
+    def __init__(self, root: str | Path, *, allow_partial: bool = True):
+        root = _folder(root)
+        found = _videos(root)
+        classes = sorted({class_of(name) for name in found})
+        if len(classes) < 2:
+            raise DatasetError(
+                f"{root} holds {len(classes)} folders with videos, and recognition needs two "
+                f"classes or more; expected <root>/<class>/<video> ({', '.join(SUFFIXES)})."
+            )
+        folder = root.parent / LIST_FOLDER
+        if folder.is_dir():
+            pattern = re.compile(r"(?:train|test)list(\d\d)\.txt")
+            matches = [pattern.fullmatch(entry.name) for entry in _entries(folder)]
+            numbers = sorted({int(match.group(1)) for match in matches if match}) or [1]
+            indexed = (folder / "classInd.txt").is_file()
+            index = lists.read_classes(folder) if indexed else None
+            listed = lists.read(folder, numbers, index)
+        else:
+            listed = lists.leave_one_sequence_out(found)
+        super().__init__("VideoFolder", root, classes, found, listed)
+
+
+ADAPTERS = {
+    "ucf101": UCF101,
+    "hmdb51": HMDB51,
+    "kinetics-n50": KineticsN50,
+    "ut-interaction": UTInteraction,
+    "folder": VideoFolder,
+}
+
+
+def open_corpus(word: str, root: str | Path, *, allow_partial: bool = False) -> Corpus:
+    """Read the data set that ``word`` means, one of :data:`ADAPTERS`, from ``root``.
+
+    Raises:
+        DatasetError: if there is no such word, or ``root`` is not as the adapter expects it.
+    """
+    if word not in ADAPTERS:
+        raise DatasetError(f"there is no data set {word!r}; there are {', '.join(ADAPTERS)}.")
+    return ADAPTERS[word](root, allow_partial=allow_partial)
+
+
+def _folder(root: str | Path) -> Path:
+    if not Path(root).is_dir():
+        raise DatasetError(f"{root} is not a folder; give one that holds the data set.")
+    return Path(root)
+
+
+def _first(root: Path, names: Iterable[str], what: str) -> Path:
+    """The first of these folders that is there."""
+    for name in names:
+        if (root / name).is_dir():
+            return root / name
+    raise DatasetError(f"{root} has no folder {' or '.join(names)} with {what}.")
+
+
+def _entries(folder: Path) -> list[os.DirEntry]:
+    """What a folder holds, hidden entries aside: macOS leaves ``._a.avi`` beside ``a.avi``."""
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
+    except OSError as problem:
+        raise DatasetError(f"{folder} cannot be read ({problem.strerror}).") from None
+    for entry in found:
+        # A list holds a name a line, in UTF-8; other bytes come from the system as surrogates.
+        if entry.name.splitlines() != [entry.name] or re.search("[\ud800-\udfff]", entry.name):
+            raise DatasetError(f"{folder}: rename {entry.name!r}, which is not one line of UTF-8.")
+    return found
+
+
+def _videos(folder: Path) -> dict[str, Path]:
+    """``<class>/<file name>`` -> file, of all videos one folder deep."""
+    return {
+        f"{inner.name}/{entry.name}": Path(entry.path)
+        for inner in _entries(folder)
+        if inner.is_dir()
+        for entry in _entries(Path(inner.path))
+        if entry.name.lower().endswith(SUFFIXES) and entry.is_file()
+    }
+
+
+def _flat(folder: Path) -> dict[str, Path]:
+    """File name without its ending -> file, of the videos in a folder and in its folders."""
+    found: dict[str, Path] = {}
+    for entry in _entries(folder):
+        for file in _entries(Path(entry.path)) if entry.is_dir() else [entry]:
+            if file.name.lower().endswith(SUFFIXES) and file.is_file():
+                stem, path = file.name.rpartition(".")[0], Path(file.path)
+                if stem in found:
+                    raise DatasetError(f"{found[stem]} and {path} are the same video; remove one.")
+                found[stem] = path
+    return found
+
+
+def _check_known(there: dict[str, dict[str, Path]], rows: Parts) -> None:
+    """Refuse videos that no row names."""
+    for side, found in there.items():
+        unknown = sorted(found.keys() - {PurePosixPath(name).stem for name in rows[side]})
+        if unknown:
+            file = found[unknown[0]]
+            raise DatasetError(f"no {side} row names {file}; rename it, remove it, or allow such.")
+
+
+def _draw(names: set[str], there: dict[str, Path], count: int, seed: int) -> set[str]:
+    """The first ``count`` of each class by rank, of those that are there."""
+    by_class = defaultdict(list)
+    for name in names:
+        if PurePosixPath(name).stem in there:
+            rank = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+            by_class[class_of(name)].append((rank, name))
+    return {name for ranked in by_class.values() for _, name in sorted(ranked)[:count]}
+
+
+def _check_folder(file: Path, label: str, plain: tuple[str, ...]) -> None:
+    """Refuse a video that lies in the folder of another class than its row or its name says."""
+    spelled = [re.sub(r"[\W_]", "", word).lower() for word in (file.parent.name, label)]
+    if file.parent.name not in plain and spelled[0] != spelled[1]:
+        raise DatasetError(f"{file} is {label!r}; it lies in another class's folder, move it.")
+
+
+def _gaps(
+    corpus: Corpus, videos: int, classes: int, splits: Counts, known: Iterable[str]
+) -> list[str]:
+    """What differs from the published counts, each in a few words."""
+    gaps, has = [], (len(corpus.videos), len(corpus.classes))
+    if has != (videos, classes):
+        gaps.append(f"{has[0]:,} of {videos:,} videos, {has[1]} of {classes} classes")
+    empty = [name for name in known if name not in corpus.classes]
+    if empty:
+        gaps.append(f"no video of {', '.join(empty[:5])}" + (" and others" if empty[5:] else ""))
+    for number, whole in splits.items():
+        parts = [len(corpus.lists[number][side]) for side in SIDES]
+        if parts != [*whole]:
+            of = " + ".join(f"{a:,} of {b:,}" for a, b in zip(parts, whole, strict=True))
+            gaps.append(f"split {number} {of}")
+    return gaps

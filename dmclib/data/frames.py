@@ -1,0 +1,239 @@
+"""Which frames a clip contributes, and a split's frames as arrays, made once.
+
+What :func:`load_frames` made is kept under :data:`dmclib.paths.CACHE`, a file per clip, and is
+taken up again after an interruption.
+"""
+
+import fcntl
+import hashlib
+import multiprocessing.connection
+import os
+import threading
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.numpy import load_file, save_file
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from dmclib import codec, files, paths
+from dmclib.data import corpora, manifest
+from dmclib.data.datasets import GOP, Clip, Dataset, Prepared, PuppetActions, Videos, code
+from dmclib.errors import DatasetError
+from dmclib.transforms import Sample, resize
+
+Reading = Literal["plain", "accumulated", "subpixel"]  # see DataConfig
+READINGS = {"plain": {}, "accumulated": {"accumulate": True}, "subpixel": {"subpixel": True}}
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which data set, which of its frames, and how read: all plain values, to travel as JSON.
+
+    A ``reading`` is of vectors and residual together. "plain": against the frame before, in whole
+    pixels, as every released DMC run has them. "accumulated": traced back to the GOP's I-frame, as
+    the paper's text (3.1) and CoViAR have them; that is up to eleven frames' motion, of which
+    networks still see no more than -20 to 20 px (``transforms.normalize``). "subpixel": plain, but
+    the vectors' half pixels are kept. Flow is into the frame from the one before in all three.
+    """
+
+    folder: str | None = None  # of the publishers' videos, read as ``corpus`` says
+    corpus: str = "folder"  # a word of corpora.ADAPTERS
+    prepared: str | None = None  # made by ``dmc prepare``; neither of the two is PuppetActions
+    split_number: int = 1  # of the official lists
+    clips_per_class: tuple[int, int, int] = (20, 4, 12)  # of PuppetActions
+    frames_per_clip: int = 6  # that are stored of a clip, and that a test looks at
+    height: int = 128  # stored frames are scaled to this; those of prepared clips are as they are
+    seed: int = 0  # of the clips, not of the training
+    reading: Reading = "plain"  # how vectors and residual are read
+
+    def __post_init__(self):
+        if min(*self.clips_per_class, self.frames_per_clip, self.height) < 1:
+            raise DatasetError(
+                f"{self.clips_per_class} clips a class, {self.frames_per_clip} frames a clip and "
+                f"{self.height} px: each must be at least 1."
+            )
+        if self.folder and self.prepared:
+            raise DatasetError("give a folder of videos or a prepared folder, not both.")
+        how_to_read(self.reading)
+
+    def open(self) -> Dataset:
+        """The data set itself."""
+        how = {"split_number": self.split_number, "split_seed": self.seed}
+        if self.prepared is not None:
+            return Prepared(self.prepared, **how)
+        if self.folder is not None:
+            return Videos(corpora.open_corpus(self.corpus, self.folder), **how)
+        return PuppetActions(tuple(self.clips_per_class), self.seed)
+
+    @property
+    def scaled_to(self) -> int | None:
+        """Height that frames are scaled to before cropping, px; None: they are as in the clip."""
+        return None if self.prepared is not None else self.height
+
+    def content(self) -> str:
+        """Letters that change when the videos do, or what was prepared from them."""
+        if self.prepared is not None:
+            manifest.read(self.prepared)  # says what is wrong where it is none
+            return manifest.sha256(Path(self.prepared) / manifest.FILE)
+        return files.folder_digest(self.folder) if self.folder is not None else ""
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The P-frames that a split contributes, n in all, and what they belong to."""
+
+    motion: Tensor  # float16 (n, 2, h, w), px per frame; accumulated, px since the I-frame
+    residual: Tensor  # int8 (n, 3, h, w), RGB, clipped to -128..127 as the released code does
+    flow: Tensor  # float16 (n, 2, h, w), px per frame
+    rgb: Tensor  # uint8 (n, 3, h, w)
+    label: Tensor  # int64 (n,)
+    clip: Tensor  # int64 (n,), index into ``names``
+    names: tuple[str, ...]
+
+    def sample(self, rows: Tensor, *, picture: Literal["residual", "rgb"] = "residual") -> Sample:
+        """The frames of ``rows`` in float32, for transforms and networks.
+
+        With ``picture="rgb"`` the decoded frame, less 128, takes the residual's place: the two are
+        cropped, flipped and normalised alike.
+        """
+        shown = (
+            self.residual[rows].float() if picture == "residual" else self.rgb[rows].float() - 128
+        )
+        return Sample(self.motion[rows].float(), shown, self.flow[rows].float())
+
+
+def how_to_read(reading: Reading) -> dict[str, bool]:
+    """The settings of :func:`codec.read_at` and :func:`codec.read_frames` that a reading means."""
+    if reading not in READINGS:
+        raise DatasetError(f"there is no reading {reading!r}; there are {', '.join(READINGS)}.")
+    return READINGS[reading]
+
+
+def segment_centers(frames: int, segments: int) -> list[int]:
+    """The middle frame of each of ``segments`` equal parts of a clip, moved off key frames.
+
+    A key frame has no motion. Where one would be taken, the last P-frame before it is, as CoViAR
+    does; instead of frame 0, frame 1.
+    """
+    if frames < 2:
+        raise DatasetError(f"a clip of {frames} frames has no P-frame to look at.")
+    return [off_key_frame(int((part + 0.5) * frames / segments)) for part in range(segments)]
+
+
+def off_key_frame(number: int) -> int:
+    """The number itself, or for a key frame that of the P-frame before it (1 for frame 0)."""
+    return max(1, number - 1) if number % GOP == 0 else number
+
+
+def load_frames(
+    config: DataConfig, split: str, *, first: int | None = None, workers: int | None = None
+) -> Frames:
+    """Decode the frames that ``split`` contributes, or take them from the cache.
+
+    Clips are made, decoded and given their flow in ``workers`` processes (all cores by default),
+    with a progress bar. What is done stays done when this is interrupted. With ``first``, only so
+    many clips are taken: the frames of a whole corpus fit into no memory.
+
+    Raises:
+        VideoError: if a clip cannot be read; the message names it.
+        DatasetError: if the folder or its lists do not fit.
+    """
+    dataset = config.open()
+    key = dataset.key() | {"frames": config.frames_per_clip, "height": config.height}
+    key["reading"], key["code"] = config.reading, code()
+    folder = paths.CACHE / "frames" / hashlib.sha256(repr(key).encode()).hexdigest()[:16]
+    clips = dataset.clips(split)[:first]
+    stored = {clip: folder / f"{clip.path.stem}-{clip.label}.safetensors" for clip in clips}
+    if not all(file.exists() for file in stored.values()):
+        _make(dataset, config, stored, workers or os.cpu_count() or 1, f"{dataset.name} {split}")
+    parts = [load_file(stored[clip]) for clip in clips]
+    joined = {
+        name: torch.from_numpy(np.concatenate([part[name] for part in parts]))
+        for name in ("motion", "residual", "flow", "rgb")
+    }
+    counts = torch.tensor([len(part["motion"]) for part in parts])
+    labels = torch.tensor([clip.label for clip in clips])
+    return Frames(
+        **joined,
+        label=labels.repeat_interleave(counts),
+        clip=torch.arange(len(clips)).repeat_interleave(counts),
+        names=tuple(clip.name for clip in clips),
+    )
+
+
+def _make(
+    dataset: Dataset, config: DataConfig, stored: dict[Clip, Path], workers: int, name: str
+) -> None:
+    """Make the files of ``stored`` that are not there."""
+    folder = next(iter(stored.values())).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two trainings that start together make them once
+        missing = [clip for clip, file in stored.items() if not file.exists()]
+        # spawn: a forked child would inherit FFmpeg's and torch's threads and may hang.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(workers, len(missing) or 1), context, _worker) as pool:
+            jobs = [pool.submit(_extract, dataset, clip, config, stored[clip]) for clip in missing]
+            try:
+                for job in tqdm(jobs, desc=name, unit="clip", leave=False):
+                    job.result()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+
+def _worker() -> None:
+    """Set up a process of the pool."""
+    # The pool already uses every core; OpenCV reads this when it is first imported.
+    torch.set_num_threads(1)
+    os.environ["OPENCV_FOR_THREADS_NUM"] = "1"
+
+    def follow() -> None:
+        # A pool does not notice that the process that wanted it was killed.
+        multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _extract(dataset: Dataset, clip: Clip, config: DataConfig, target: Path) -> None:
+    """Decode one clip's frames, add their flow, scale them and store them."""
+    dataset.make(clip)
+    try:
+        indices = segment_centers(codec.probe(clip.path).frames, config.frames_per_clip)
+    except DatasetError as problem:
+        raise DatasetError(f"{clip.source}: {problem} Give a longer one or remove it.") from None
+    before = [index - 1 for index in indices]
+    decoded = codec.read_at(clip.path, before + indices, **how_to_read(config.reading))
+    previous, current = decoded[: len(indices)], decoded[len(indices) :]
+    motion = np.stack([frame.motion for frame in current])
+    residual = np.stack([frame.residual for frame in current]).clip(-128, 127)
+    rgb = np.stack([np.moveaxis(frame.rgb, 2, 0) for frame in current])
+    fields = np.stack(
+        [
+            dataset.flow(clip, frame.index, last.rgb, frame.rgb)
+            for last, frame in zip(previous, current, strict=True)
+        ]
+    )
+    height, width = motion.shape[2:]
+    if config.prepared is None and height != config.height:
+        size = (config.height, round(width * config.height / height))
+        full = Sample(*(torch.from_numpy(a).float() for a in (motion, residual, fields)))
+        small = resize(full, size)
+        motion, residual, fields = (t.numpy() for t in (small.motion, small.residual, small.flow))
+        pictures = torch.from_numpy(rgb).float()
+        rgb = F.interpolate(pictures, size, mode="bilinear", antialias=True).round().numpy()
+    arrays = {
+        "motion": motion.astype(np.float16),
+        "residual": residual.round().astype(np.int8),
+        "flow": fields.astype(np.float16),
+        "rgb": rgb.astype(np.uint8),
+    }
+    with files.whole(target) as partial:
+        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, partial)

@@ -1,0 +1,171 @@
+"""The dense generator on the processor: ``dense_generator.c``, compiled when it is first needed.
+
+The compiler is told to use all that this processor has; what it makes is kept under
+:data:`dmclib.paths.CACHE`.
+
+All is float32: a processor's bfloat16 instructions do two products at once, which is what
+Winograd's F(4, 3) gains already, and with three digits less.
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dmclib import files, machine, paths
+from dmclib.errors import DMCError
+
+SOURCE = Path(__file__).with_name("dense_generator.c")
+COMPILE_SECONDS = 60
+
+
+class Stack:
+    """A dense stack of 3x3 convolutions on as many threads as torch uses.
+
+    The threads are torch's own (OpenMP), with its rules: any thread may call it, and in a process
+    forked after first use, such as a loader's worker, one thread is all there may be.
+
+    Args:
+        weights: of each layer, float32 (outputs, inputs, 3, 3), the inputs in the order in which
+            they are made; the last layer has two outputs.
+        biases: of each layer, float32 (outputs,).
+        slope: of the rectifier after all layers but the last.
+        correction: add the motion to what the last layer gives.
+
+    Raises:
+        DMCError: if there is no C compiler, or it fails, or there are too many layers.
+    """
+
+    def __init__(
+        self, weights: Sequence[Tensor], biases: Sequence[Tensor], *, slope: float, correction: bool
+    ):
+        self._library = library()
+        if len(weights) > (most := self._library.layers_at_most()):
+            raise DMCError(
+                f"the generator has {len(weights)} layers, and the C form {most} at most."
+            )
+        self._in_channels = weights[0].shape[1]
+        self._weights = _in_points(weights, self._library.outputs_together())
+        self._biases = torch.cat(list(biases))
+        self._widths = torch.tensor([len(bias) for bias in biases], dtype=torch.int32)
+        self._slope, self._correction = slope, correction
+        # Kept for the next call, by each thread that calls: fresh pages would cost a layer's time.
+        self._scratch = threading.local()
+
+    def __call__(self, motion: Tensor, *residual: Tensor) -> Tensor:
+        """Motion (N, 2, H, W), if any residual (N, C, H, W), contiguous -> cue (N, 2, H, W)."""
+        count, _, height, width = motion.shape
+        cue = torch.empty(count, 2, height, width)
+        threads = torch.get_num_threads()
+        # Where there are too few pictures for the threads, each picture is cut into strips.
+        strips = 1 if count % threads == 0 else min(threads, -(-height // 4))
+        layers, widths = len(self._widths), self._widths.data_ptr()
+        floats = self._library.scratch_floats(self._in_channels, layers, widths, width)
+        scratch = getattr(self._scratch, "kept", None)
+        if scratch is None or len(scratch) < threads * floats:
+            scratch = self._scratch.kept = torch.empty(threads * floats)
+        self._library.dense_generator(
+            motion.data_ptr(),
+            residual[0].data_ptr() if residual else None,
+            self._in_channels,
+            layers,
+            widths,
+            self._weights.data_ptr(),
+            self._biases.data_ptr(),
+            self._slope,
+            self._correction,
+            count,
+            height,
+            width,
+            strips,
+            threads,
+            scratch.data_ptr(),
+            cue.data_ptr(),
+        )
+        return cue
+
+    def trials(self) -> list[tuple[Callable[..., Tensor], tuple[int, int, int]]]:
+        """This call, with a shape (N, H, W) to try it at."""
+        return [(self, (1, 45, 70))]
+
+
+def _in_points(weights: Sequence[Tensor], block: int) -> Tensor:
+    """Weights in the order of ``dense_generator.c``, each column of three as its six points."""
+    # Lavin and Gray (CVPR 2016), section 4, for the points 0, 1, -1, 2, -2 and infinity.
+    to_points = [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]
+    to_points = torch.tensor(to_points, dtype=torch.float64) / 24
+    seen = [weight.shape[1] for weight in weights]  # channels before each layer
+    found = []
+    for number, end in enumerate(seen):
+        begin = seen[number - 1] if number else 0
+        later = torch.cat([weight[:, begin:end] for weight in weights[number:]]).double()
+        points = torch.einsum("py,ocyx->pcxo", to_points, later)
+        found += [part.flatten() for part in points.split(block, dim=3)]
+    return torch.cat(found).float()
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """The compiled form of ``dense_generator.c``, made now if it is not kept from before.
+
+    Raises:
+        DMCError: if there is no C compiler, or it fails.
+    """
+    command = shlex.split(os.environ.get("CC", "")) or [_find_compiler()]
+    native = "-march=native" if platform.machine() in ("x86_64", "AMD64") else "-mcpu=native"
+    command += ["-O3", native, "-fopenmp", "-shared", "-fPIC"]
+    about = [command, SOURCE.read_text(encoding="utf-8"), machine.describe()["cpu"]]
+    digest = hashlib.sha256(repr(about).encode()).hexdigest()[:16]
+    compiled = paths.CACHE / "compiled" / f"dense_generator-{digest}.so"
+    if not compiled.exists():
+        with files.whole(compiled) as partial:
+            _compile([*command, "-o", str(partial), str(SOURCE)])
+    try:
+        made = ctypes.CDLL(str(compiled))
+    except OSError as problem:
+        compiled.unlink(missing_ok=True)
+        raise DMCError(f"{compiled} cannot be loaded ({problem}); it is removed.") from None
+    pointer, number = ctypes.c_void_p, ctypes.c_int
+    made.outputs_together.argtypes = made.layers_at_most.argtypes = []
+    made.scratch_floats.argtypes = [number, number, pointer, number]
+    made.scratch_floats.restype = ctypes.c_size_t
+    made.dense_generator.argtypes = [pointer, pointer, number, number, pointer, pointer, pointer]
+    made.dense_generator.argtypes += [ctypes.c_float, *[number] * 6, pointer, pointer]
+    made.dense_generator.restype = None
+    return made
+
+
+def _find_compiler() -> str:
+    for name in ("cc", "gcc", "clang"):
+        if found := shutil.which(name):
+            return found
+    raise DMCError(
+        "there is no C compiler (cc, gcc or clang) for the fast generator: install one, or name "
+        "it in CC. Until then PyTorch's own form is used, several times slower."
+    )
+
+
+def _compile(command: list[str]) -> None:
+    try:
+        made = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_SECONDS)
+    except (OSError, subprocess.TimeoutExpired) as problem:
+        reason = str(problem)
+    else:
+        if made.returncode == 0:
+            return
+        reason = made.stderr.strip().splitlines()[-1:] or [f"exit status {made.returncode}"]
+        reason = reason[0]
+    raise DMCError(
+        f"{command[0]} could not compile the fast generator ({reason}). PyTorch's own form is "
+        "used, several times slower; another compiler may be named in CC."
+    )

@@ -1,0 +1,130 @@
+"""The generator as fast as the machine allows: same weights, same field, for inference.
+
+PyTorch runs the six layers one after the other, each through memory. The forms here run them in one
+pass with everything on chip: on the processor ``dense_generator.c`` (:mod:`dmclib.fast_cpu`), on a
+CUDA GPU ``dense_generator.cu`` (:mod:`dmclib.fast_cuda`). Both are compiled for the machine at hand
+when they are first needed and checked there against the network, which itself answers where they
+fail: results never depend on a compiler.
+"""
+
+import copy
+import warnings
+
+import torch
+from torch import Tensor
+
+from dmclib.errors import DMCError
+from dmclib.fast import cpu, cuda
+from dmclib.models import DenseGenerator, GeneratorConfig
+
+# Largest difference to the float32 network, on the motion's normalised scale.
+TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
+TOLERANCE = TOLERANCES[torch.float32]
+
+
+class CompiledGenerator:
+    """A :class:`DenseGenerator` for inference, with the weights that it has now.
+
+    Called like the network, motion (N, 2, H, W) and residual (N, 3, H, W) to a cue (N, 2, H, W).
+    The type is the network's: float32, and on a GPU also bfloat16, whose sums are float32. The
+    field is that of the float32 network within :data:`TOLERANCES`; that is tried once, here, on
+    random pictures. Where gradients are asked for, and inputs of another type, device or shape, go
+    to the network.
+
+    Raises:
+        DMCError: if it cannot be compiled, does not pass, or does not know such a network; the
+            sentence says which and why.
+    """
+
+    def __init__(self, network: DenseGenerator):
+        self.network = network
+        about = network.to_cue.weight
+        self._device, self._dtype = about.device, about.dtype
+        self._in_channels = 2 + network.config.residual_channels
+        on_cpu = self._device.type == "cpu"
+        types = [torch.float32] if on_cpu else [torch.float32, torch.bfloat16]
+        if not knows(network) or self._dtype not in types:
+            raise DMCError(f"there is no compiled form for {self._dtype} and {network.config}.")
+        if on_cpu:
+            self._stack = cpu.Stack(**parts(network))
+        else:
+            place = {"device": self._device, "dtype": self._dtype}
+            self._stack = cuda.Stack(**parts(network), **place)
+        self._check()
+
+    def __call__(self, motion: Tensor, residual: Tensor) -> Tensor:
+        """The cue, as :class:`DenseGenerator` gives it."""
+        inputs = [motion, residual] if self._in_channels > 2 else [motion]
+        if torch.is_grad_enabled() or not self._takes(*inputs):
+            return self.network(motion, residual)
+        return self._stack(*(x.contiguous() for x in inputs))
+
+    def _takes(self, *inputs: Tensor) -> bool:
+        """Whether type and shapes are right; where they are not, the network's own words are."""
+        first = inputs[0].shape
+        return all(
+            x.device == self._device
+            and x.dtype == self._dtype
+            and x.ndim == 4
+            and x.numel()
+            and x.shape == (first[0], channels, *first[2:])
+            for x, channels in zip(inputs, (2, self._in_channels - 2), strict=False)
+        )
+
+    @torch.inference_mode()
+    def _check(self) -> None:
+        """Hold the cues of some random pictures against the network's, in float32 on the CPU."""
+        network = copy.deepcopy(self.network).float().cpu()
+        dice = torch.Generator().manual_seed(0)
+        for run, (count, height, width) in self._stack.trials():
+            channels = [2, self._in_channels - 2] if self._in_channels > 2 else [2]
+            inputs = [torch.randn(count, n, height, width, generator=dice) for n in channels]
+            inputs = [x.to(self._dtype) for x in inputs]
+            cue = run(*(x.to(self._device) for x in inputs)).float().cpu()
+            expected = network(*(x.float() for x in [*inputs, inputs[0]][:2]))
+            gap = (cue - expected).abs().max().item()
+            if not gap <= TOLERANCES[self._dtype]:  # not so for NaN either
+                raise DMCError(
+                    f"the compiled generator is {gap:.2g} off the network on this machine "
+                    f"({self._device.type}): please report it. PyTorch's own form is used."
+                )
+
+
+def knows(network: DenseGenerator) -> bool:
+    """Whether there is a compiled form: for all that the paper's three settings say in full."""
+    config = network.config
+    known = GeneratorConfig(config.widths, config.residual_channels, config.predicts)
+    return config == known and len(config.widths) > 0
+
+
+def parts(network: DenseGenerator) -> dict:
+    """A network as :class:`dmclib.fast_cpu.Stack` takes it, in float32 on the CPU."""
+    convs = [layer[0] for layer in network.layers] + [network.to_cue]
+    seen = [convs[0].in_channels, *network.config.widths]
+    weights = []
+    for number, conv in enumerate(convs):
+        # The network stacks the newest map first, and here it is the oldest.
+        by_map = conv.weight.detach().float().cpu().split(seen[number::-1], dim=1)
+        weights.append(torch.cat(by_map[::-1], dim=1))
+    return {
+        "weights": weights,
+        "biases": [conv.bias.detach().float().cpu() for conv in convs],
+        "slope": network.layers[0][1].negative_slope,
+        "correction": network.config.predicts == "correction",
+    }
+
+
+def generator(network: DenseGenerator) -> CompiledGenerator | DenseGenerator:
+    """The fastest form of ``network`` there is here for inference; its weights must not change.
+
+    The network itself where it is of a kind or on a device that the compiled forms do not know and,
+    with a warning, where they cannot be compiled or do not pass.
+    """
+    if not knows(network) or next(network.parameters()).device.type not in ("cpu", "cuda"):
+        return network
+    try:
+        return CompiledGenerator(network)
+    except Exception as problem:  # the network is at hand, whatever a compiler or driver does
+        reason = str(problem) if isinstance(problem, DMCError) else f"no fast form: {problem!r}."
+        warnings.warn(reason, RuntimeWarning, stacklevel=2)
+        return network

@@ -1,0 +1,73 @@
+"""What computes here: device, bfloat16, processor, versions."""
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+
+import av
+import torch
+
+from dmclib.errors import DMCError
+
+
+def choose_device(wanted: str = "auto") -> str:
+    """The device asked for; ``auto`` is ``cuda`` where there is one, else ``cpu``.
+
+    Raises:
+        DMCError: there is no such device here.
+    """
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    known = ["cpu"]
+    if torch.cuda.is_available():
+        known += ["cuda", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+    if wanted not in known:
+        raise DMCError(f"there is no device {wanted!r} here: choose auto or {', '.join(known)}.")
+    return wanted
+
+
+def has_bf16() -> bool:
+    """Whether the GPU, or where there is none the processor, computes in bfloat16 by itself."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    asked = getattr(torch.cpu, "get_capabilities", dict)()  # not in the oldest torch we take
+    return bool(asked.get("avx512_bf16") or asked.get("amx_bf16"))
+
+
+def describe() -> dict[str, str | int | None]:
+    """What a time depends on: processor, cores, threads, versions, GPU. Names no host, no path."""
+    return {
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "av": av.__version__,
+        "opencv": _version("opencv-contrib-python-headless"),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def in_words() -> str:
+    """:func:`describe` in words, to stand over a table."""
+    about = describe()
+    versions = ", ".join(f"{name} {about[name]}" for name in ("python", "torch", "av", "opencv"))
+    gpu = about["gpu"] or "no CUDA GPU"
+    return f"{about['cpu']}, {about['cores']} cores, {about['threads']} threads; {gpu}; {versions}"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_model() -> str:
+    info = Path("/proc/cpuinfo")  # Linux; elsewhere the architecture has to do
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,329 @@
+"""What the authors' released scores say: the paper's accuracies on its real test lists.
+
+Every table is a plain list of rows, kept in ``results/released``: whoever has no score files reads
+the same tables from there.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from dmclib import evaluation, results
+from dmclib.errors import DMCError
+from dmclib.released.scores import COVIAR, RELEASES, SPLITS, Release, Scores, load
+
+_GRID = [k / 4 for k in range(13)]  # weights 0 to 3 for the map
+_MIXED = 10  # pairs of classes that are listed
+
+# Rows of Table 4 -> the released methods that are the same or show what it is made of.
+_SAME = {
+    "CoViAR": ["CoViAR", "CoViAR + flow"],
+    "DMC-Net (ResNet-18)": ["CoViAR + DMC (cls + MSE)", "CoViAR + DMC (cls + MSE + adv)"],
+}
+# Our fusions, as notebook 05 names them -> the row of Table 4 whose method they are.
+OURS = {
+    "CoViAR: frame + vectors + residual": "CoViAR",
+    "CoViAR + flow": "CoViAR",
+    "CoViAR + DMC": "DMC-Net (ResNet-18)",
+}
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What the scores of one data set say; every entry is a list of rows unless it says else.
+
+    Shares are 0 to 1. Intervals and ``p`` over several videos are by source film (see
+    :func:`evaluation.clustered_interval`), but ``p_videos``, which takes videos as independent.
+    """
+
+    accuracies: list  # method, split, accuracy, Wilson's low and high, n
+    means: list  # method, mean of the splits' accuracies, low, high, n, sources
+    differences: list  # a, b, split or "all", gain, low, high, only_a, only_b, p_videos, p, p_holm
+    gains: list  # class, gain of DMC (a) on CoViAR (b), and as above; n, sources; largest first
+    confusions: list  # the most mixed pairs of classes: how often, and without DMC
+    confusion: dict  # classes, counts[is][called] among those pairs' classes, n of each
+    weights: dict  # accuracy[mv][dmc] over a grid of fusion weights, and its largest
+    softmax: list  # method, accuracy of raw and of softmax scores fused, gain, low, high, p
+    realigned: list  # method, mean accuracy with rows matched by position and by name
+    names: dict  # how many names are spelled otherwise, and rows out of place; videos, sources
+
+
+def rebuild(word: str, folder: str | Path) -> Tables:
+    """Read the score files of one data set and make every table from them.
+
+    Args:
+        word: a key of :data:`RELEASES`.
+        folder: the authors' ``exp_my``.
+
+    Raises:
+        ScoreFileError: as :func:`load`.
+    """
+    release, scores = RELEASES[word], load(word, folder)
+    called = {name: _called(scores, weights) for name, weights in release.methods.items()}
+    right = {name: own == scores.labels for name, own in called.items()}
+    return Tables(
+        accuracies=_accuracies(right, scores),
+        means=_means(right, scores),
+        differences=_differences(release, right, scores),
+        gains=_gains(right[release.dmc], right["CoViAR"], scores),
+        **_confusions(called[release.dmc], called["CoViAR"], scores),
+        weights=_weight_map(release, scores),
+        softmax=_softmax(release, right, scores),
+        realigned=_realigned(release, right, scores),
+        names={
+            "respelled": scores.respelled,
+            "misplaced": scores.misplaced,
+            "videos": scores.videos,
+            "sources": int(scores.source.max()) + 1,
+        },
+    )
+
+
+def save(word: str, tables: Tables) -> Path:
+    """Keep the tables in ``results/released/<word>.json``, with their origin."""
+    about = f"the authors' released per-video scores, official test lists of {RELEASES[word].title}"
+    weights = dict(RELEASES[word].methods)
+    run = results.start_run(word, profile="released", seed=0, weights=weights)
+    kept = asdict(tables)
+    return run.save(kept.pop("accuracies"), data=about, **kept)
+
+
+def committed(word: str) -> Tables:
+    """The tables as :func:`save` left them.
+
+    Raises:
+        DMCError: if the file is absent, damaged, or of another version.
+    """
+    record = results.load(word, "released")
+    try:
+        return Tables(accuracies=record.rows.to_dict("records"), **record.extra)
+    except TypeError:
+        raise DMCError(
+            f"results/released/{word}.json has other tables than this version reads: restore it "
+            "with git, or run notebook 05 with the score files."
+        ) from None
+
+
+def frame(tables: Mapping[str, Tables], table: str, columns: Sequence[str]) -> pd.DataFrame:
+    """One table of every data set, to be read: shares in per cent, p values to two digits.
+
+    Args:
+        tables: from :func:`rebuild` or :func:`committed`, a key of :data:`RELEASES` each.
+        table: a field of :class:`Tables` that is a list of rows.
+        columns: those to show, in this order.
+    """
+    rows = pd.concat(
+        {
+            RELEASES[word].title: pd.DataFrame(getattr(found, table))
+            for word, found in tables.items()
+        },
+        names=["data set", None],
+    ).droplevel(1)[[*columns]]
+    for name in rows:
+        if name.startswith("p_") or name == "p":
+            rows[name] = rows[name].map("{:.2g}".format)
+        elif rows[name].dtype.kind == "f":
+            rows[name] = (100 * rows[name]).round(2)
+    return rows
+
+
+def table_4(
+    tables: Mapping[str, Tables], ours: Sequence[Mapping], dataset: str
+) -> list[dict[str, str]]:
+    """Table 4 of the paper whole, and after a row what else there is for its method.
+
+    Args:
+        tables: from :func:`rebuild` or :func:`committed`; keys ``hmdb51`` and ``ucf101``.
+        ours: rows ``variant``, ``accuracy``, ``low``, ``high``; those named in :data:`OURS` are
+            taken.
+        dataset: what ours were counted on.
+
+    Returns:
+        Rows of text, per cent with 95 % interval: ``method``; ``from``, which says *quoted*,
+        *released scores* or *ours (dataset)*; and for each of these its own columns.
+    """
+    quoted = results.reported("table_4").astype(object)
+    rows = []
+    for row in quoted.where(quoted.notna(), "").to_dict("records"):
+        columns = {
+            f"{name}, paper": str(row[word])
+            for word, name in (("hmdb51", "HMDB-51"), ("ucf101", "UCF-101"))
+        }
+        rows.append({"method": row["method"], "from": "quoted"} | columns | {"note": row["note"]})
+        for method in _SAME.get(row["method"], ()):
+            columns = {
+                f"{RELEASES[word].title}, released": _percent(mean)
+                for word, found in tables.items()
+                for mean in found.means
+                if mean["method"] == method
+            }
+            rows.append({"method": method, "from": "released scores"} | columns)
+        for own in ours:
+            if OURS.get(own["variant"]) == row["method"]:
+                columns = {"ours": _percent(own)}
+                rows.append({"method": own["variant"], "from": f"ours ({dataset})"} | columns)
+    order = dict.fromkeys(key for row in rows for key in row if key != "note")
+    return [{key: row.get(key, "") for key in (*order, "note")} for row in rows]
+
+
+def _percent(row: Mapping) -> str:
+    accuracy, low, high = (100 * row[key] for key in ("accuracy", "low", "high"))
+    return f"{accuracy:.2f} [{low:.1f}, {high:.1f}]"
+
+
+def _called(scores: Scores, weights: Mapping, *, softmax: bool = False) -> np.ndarray:
+    """The class, int (rows,), that a fusion calls each row."""
+    called = np.empty_like(scores.labels)
+    for split in SPLITS:
+        rows = scores.split == split
+        own = {name: w[split] if isinstance(w, Mapping) else w for name, w in weights.items()}
+        streams = {name: scores.streams[name][rows] for name in own}
+        if softmax:
+            streams = {
+                name: torch.from_numpy(s).softmax(dim=1).numpy() for name, s in streams.items()
+            }
+        called[rows] = evaluation.fuse(streams, own).argmax(axis=1)
+    return called
+
+
+def _mean(right: np.ndarray, scores: Scores) -> float:
+    """The mean of the three splits' accuracies, as the paper has it."""
+    return float(np.mean([right[scores.split == split].mean() for split in SPLITS]))
+
+
+def _accuracies(right: Mapping[str, np.ndarray], scores: Scores) -> list[dict]:
+    rows = []
+    for split in SPLITS:
+        for method, all_splits in right.items():
+            own = all_splits[scores.split == split]
+            low, high = evaluation.wilson_interval(int(own.sum()), len(own))
+            row = {"method": method, "split": split, "accuracy": float(own.mean())}
+            rows.append(row | {"low": low, "high": high, "n": len(own)})
+    return rows
+
+
+def _means(right: Mapping[str, np.ndarray], scores: Scores) -> list[dict]:
+    rows = []
+    for method, own in right.items():
+        low, high = evaluation.clustered_interval(own, scores.source)
+        row = {"method": method, "accuracy": _mean(own, scores), "low": low, "high": high}
+        rows.append(row | {"n": len(own), "sources": int(scores.source.max()) + 1})
+    return rows
+
+
+def _compared(a: np.ndarray, b: np.ndarray, source: np.ndarray) -> dict:
+    """One comparison of two methods on the same rows."""
+    gain, low, high = evaluation.paired_difference(a, b, source)
+    test, clustered = evaluation.mcnemar(a, b), evaluation.mcnemar(a, b, source)
+    row = {"gain": gain, "low": low, "high": high, "only_a": test.only_a, "only_b": test.only_b}
+    return row | {"p_videos": test.p, "p": clustered.p}
+
+
+def _differences(release: Release, right: Mapping[str, np.ndarray], scores: Scores) -> list[dict]:
+    pairs, rows = [(b, a) for a, b in combinations(release.fusions, 2)], []
+    for split in (*SPLITS, "all"):
+        family = []
+        chosen = np.full(len(scores.split), True) if split == "all" else scores.split == split
+        for a, b in pairs:
+            row = {"a": a, "b": b, "split": split, "n": int(chosen.sum())}
+            compared = _compared(right[a][chosen], right[b][chosen], scores.source[chosen])
+            family.append(row | compared)
+        raised = evaluation.holm([row["p"] for row in family])
+        rows += [row | {"p_holm": p} for row, p in zip(family, raised, strict=True)]
+    return rows
+
+
+def _gains(dmc: np.ndarray, coviar: np.ndarray, scores: Scores) -> list[dict]:
+    """A row a class, largest gain first; with so many classes only ``p_holm`` is evidence."""
+    rows = []
+    for label, name in enumerate(scores.classes):
+        own = scores.labels == label
+        compared = _compared(dmc[own], coviar[own], scores.source[own])
+        sources = len(np.unique(scores.source[own]))
+        rows.append({"class": name, **compared, "n": int(own.sum()), "sources": sources})
+    raised = evaluation.holm([row["p"] for row in rows])
+    rows = [row | {"p_holm": p} for row, p in zip(rows, raised, strict=True)]
+    return sorted(rows, key=lambda row: (-row["gain"], row["class"]))
+
+
+def _confusions(dmc: np.ndarray, coviar: np.ndarray, scores: Scores) -> dict:
+    """The pairs of classes that CoViAR + DMC takes for each other most often, either way."""
+    with_dmc, without = (np.zeros((len(scores.classes),) * 2, int) for _ in range(2))
+    np.add.at(with_dmc, (scores.labels, dmc), 1)
+    np.add.at(without, (scores.labels, coviar), 1)
+    a, b = np.triu_indices(len(scores.classes), k=1)
+    worst = np.argsort(-(with_dmc + with_dmc.T)[a, b], kind="stable")[:_MIXED]
+    pairs = [(int(a[k]), int(b[k])) for k in worst]
+    n = np.bincount(scores.labels)
+    rows = [
+        {
+            "a": scores.classes[i],
+            "b": scores.classes[j],
+            "a_called_b": int(with_dmc[i, j]),
+            "b_called_a": int(with_dmc[j, i]),
+            "mixed": int(with_dmc[i, j] + with_dmc[j, i]),
+            "mixed_by_coviar": int(without[i, j] + without[j, i]),
+            "n": int(n[i] + n[j]),
+        }
+        for i, j in pairs
+    ]
+    shown = list(dict.fromkeys(k for pair in pairs for k in pair))  # partners side by side
+    return {
+        "confusions": rows,
+        "confusion": {
+            "classes": [scores.classes[k] for k in shown],
+            "counts": with_dmc[np.ix_(shown, shown)].tolist(),
+            "n": n[shown].tolist(),
+        },
+    }
+
+
+def _weight_map(release: Release, scores: Scores) -> dict:
+    """Mean accuracy for weights of the vectors and of the cue, I-frames 2 and residuals 1."""
+    accuracy = [
+        [
+            _mean(_called(scores, COVIAR | {"mv": mv, release.cue: cue}) == scores.labels, scores)
+            for cue in _GRID
+        ]
+        for mv in _GRID
+    ]
+    best = np.unravel_index(np.argmax(accuracy), (len(_GRID), len(_GRID)))
+    return {
+        "mv": _GRID,
+        "dmc": _GRID,
+        "accuracy": accuracy,
+        "n": len(scores.labels),
+        "authors": {"mv": 1, "dmc": 1},
+        "best_on_test": {"mv": _GRID[best[0]], "dmc": _GRID[best[1]]},
+    }
+
+
+def _softmax(release: Release, right: Mapping[str, np.ndarray], scores: Scores) -> list[dict]:
+    """Streams fused as probabilities instead of raw scores; ``gain`` is what that adds."""
+    rows = []
+    for method in release.fusions:
+        soft = _called(scores, release.methods[method], softmax=True) == scores.labels
+        row = {
+            "method": method,
+            "raw": _mean(right[method], scores),
+            "softmax": _mean(soft, scores),
+        }
+        rows.append(row | _compared(soft, right[method], scores.source))
+    return rows
+
+
+def _realigned(release: Release, right: Mapping[str, np.ndarray], scores: Scores) -> list[dict]:
+    """What it would change to match the streams' rows by name, which the authors do not."""
+    streams = {name: s[scores.by_name[name]] for name, s in scores.streams.items()}
+    matched = replace(scores, streams=streams)
+    rows = []
+    for method, weights in release.methods.items():
+        by_name = _mean(_called(matched, weights) == scores.labels, scores)
+        row = {"method": method, "by_position": _mean(right[method], scores)}
+        rows.append(row | {"by_name": by_name})
+    return rows

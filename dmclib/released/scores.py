@@ -1,0 +1,173 @@
+"""The authors' per-video scores: which files there are, what fuses them, and their rows together.
+
+The score files lie in the authors' repository (facebookresearch/dmc-net, MIT), folder ``exp_my``.
+What they say is in :mod:`fusions`.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dmclib.errors import ScoreFileError
+from dmclib.evaluation import load_released_scores
+
+SPLITS = (1, 2, 3)
+COVIAR = {"iframe": 2, "mv": 1, "residual": 1}  # weights of the authors' combine.py
+
+
+@dataclass(frozen=True)
+class Release:
+    """Which files the authors left for one data set, and what is made of them."""
+
+    title: str
+    files: Mapping[str, str]  # stream -> file of a split, below exp_my
+    methods: Mapping[str, Mapping[str, float | Mapping[int, float]]]  # weights, or these by split
+    cue: str  # the stream of the best DMC-Net that is there
+    absent: str = ""  # what the paper reports and no file is there for
+
+    @property
+    def fusions(self) -> list[str]:
+        """The methods of several streams at the weights of the paper."""
+        return [
+            name
+            for name, weights in self.methods.items()
+            if len(weights) > 1 and not any(isinstance(w, Mapping) for w in weights.values())
+        ]
+
+    @property
+    def dmc(self) -> str:
+        """CoViAR with the best cue, among the methods."""
+        return f"CoViAR + DMC ({self.cue})"
+
+
+_ALONE = {
+    "I-frames": {"iframe": 1},
+    "motion vectors": {"mv": 1},
+    "residuals": {"residual": 1},
+    "TV-L1 flow": {"flow": 1},
+}
+_FUSED = {
+    "CoViAR": COVIAR,
+    "CoViAR + flow": COVIAR | {"flow": 1},
+    "CoViAR + DMC (cls + MSE)": COVIAR | {"cls + MSE": 1},
+}
+# A cue's own file is called "mv" by the authors too, since the cue takes the vectors' place.
+RELEASES = {
+    "hmdb51": Release(
+        title="HMDB-51",
+        files={
+            "iframe": "hmdb51_coviar/iframe/split{}/iframe_score_model_best.npz",
+            "mv": "hmdb51_coviar/mv/split{}/mv_score_model_best.npz",
+            "residual": "hmdb51_coviar/residual/split{}/residual_score_model_best.npz",
+            "flow": "hmdb51_coviar/flow/split{}/flow_score_model_best.npz",
+            "cls + MSE": "hmdb51_gen_flow/split{}/mv_score_model_best.npz",
+            "cls + MSE + adv": "hmdb51_gan/split{}/mv_score_model_best.npz",
+        },
+        methods=_ALONE
+        | _FUSED
+        | {"CoViAR + DMC (cls + MSE + adv)": COVIAR | {"cls + MSE + adv": 1}},
+        cue="cls + MSE + adv",
+        absent="the run with the class loss alone",
+    ),
+    "ucf101": Release(
+        title="UCF-101",
+        files={
+            "iframe": "ucf101_coviar/ucf101_iframe/split{}/iframe_score_model_best.npz",
+            "mv": "ucf101_coviar/ucf101_mv/split{}/mv_score_model_best.npz",
+            "residual": "ucf101_coviar/ucf101_residual/split{}/residual_score_model_best.npz",
+            "flow": "ucf101_coviar/ucf101_flow/split{}/flow_score_model_best.npz",
+            "cls + MSE": "ucf101_gen_flow/split{}/mv_score_model_best.npz",
+        },
+        # The authors' scripts fuse splits 2 and 3, and not 1, with a quarter of the cue.
+        methods=_ALONE
+        | _FUSED
+        | {
+            "CoViAR + DMC (cls + MSE), scripts' weights": COVIAR
+            | {"cls + MSE": {1: 1, 2: 0.25, 3: 0.25}}
+        },
+        cue="cls + MSE",
+        absent="the adversarial run, which the paper's figure is of",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """All test videos of one data set, split after split, and every stream's scores of them."""
+
+    streams: Mapping[str, np.ndarray]  # float32 (rows, classes), raw
+    labels: np.ndarray  # int (rows,)
+    split: np.ndarray  # int (rows,)
+    source: np.ndarray  # int (rows,): rows of one number are clips cut from one film
+    videos: int  # distinct ones: HMDB-51's lists share some
+    classes: tuple[str, ...]
+    respelled: int  # names that a stream's file spells otherwise than the I-frames' file
+    misplaced: int  # rows among them that are of another video of the same class
+    by_name: Mapping[str, np.ndarray]  # stream -> int (rows,): where its row of this video stands
+
+
+def load(word: str, folder: str | Path) -> Scores:
+    """Read every stream of every split and check that their rows belong together.
+
+    Rows agree by position and label, as in the authors' ``combine.py``. Names may be spelled
+    otherwise (other signs for a space or a dash); a file that lists other videos is refused.
+
+    Raises:
+        ScoreFileError: if a file is missing, damaged or unsafe, or lists other videos.
+    """
+    parts, respelled, misplaced = [], 0, 0
+    by_name = {stream: [] for stream in RELEASES[word].files}
+    for split in SPLITS:
+        files = {
+            stream: Path(folder) / file.format(split)
+            for stream, file in RELEASES[word].files.items()
+        }
+        streams = {name: load_released_scores(file) for name, file in files.items()}
+        first = streams["iframe"]
+        plain = [_plain(name) for name in first.names]
+        for name, stream in streams.items():
+            other = [_plain(video) for video in stream.names]
+            same = stream.labels.tolist() == first.labels.tolist()
+            if not same or sorted(other) != sorted(plain):
+                raise ScoreFileError(
+                    f"{files[name]} lists other videos than the I-frames' file: its "
+                    f"{'names' if same else 'labels'} differ. Take both from one copy of the "
+                    "repository."
+                )
+            respelled += sum(a != b for a, b in zip(first.names, stream.names, strict=True))
+            misplaced += sum(a != b for a, b in zip(plain, other, strict=True))
+            place = np.empty(len(plain), int)
+            place[np.argsort(plain, kind="stable")] = np.argsort(other, kind="stable")
+            by_name[name].append(place + sum(len(labels) for _, labels, _ in parts))
+        parts.append((streams, first.labels, plain))
+
+    videos = [video for _, _, plain in parts for video in plain]
+    labels = np.concatenate([part[1] for part in parts])
+    classes = dict(sorted(zip(labels.tolist(), (v.split("/")[0] for v in videos), strict=True)))
+    return Scores(
+        streams={
+            name: np.concatenate([streams[name].scores for streams, _, _ in parts])
+            for name in RELEASES[word].files
+        },
+        labels=labels,
+        split=np.repeat(SPLITS, [len(part[1]) for part in parts]),
+        source=np.unique([_source(video) for video in videos], return_inverse=True)[1],
+        videos=len(set(videos)),
+        classes=tuple(classes.values()),
+        respelled=respelled,
+        misplaced=misplaced,
+        by_name={name: np.concatenate(places) for name, places in by_name.items()},
+    )
+
+
+def _plain(name: str) -> str:
+    """A name with one sign for all that the authors' files write in several ways."""
+    return re.sub(r"[^A-Za-z0-9/.]", "_", name)
+
+
+def _source(name: str) -> str:
+    """The film that a clip was cut from: the name without what numbers and describes the clip."""
+    return re.sub(r"(_c\d+|_[a-z]_[cn]m_np\d+_[a-z]+_[a-z]+_\d+)\.avi$", "", name)

@@ -1,0 +1,1 @@
+"""Run notebooks and trainings: profiles, papermill, processes, README's tables."""

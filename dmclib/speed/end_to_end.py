@@ -1,0 +1,169 @@
+"""Rows of ``dmc bench path``: from compressed file to label, beside the way over optical flow."""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from dmclib import codec, fast, flow, models, transforms
+from dmclib.fast import stream
+from dmclib.machine import choose_device
+from dmclib.speed.clips import decode_bare, default_clip, exhaust
+from dmclib.speed.table_3 import flow_methods
+from dmclib.speed.timing import forward, measure
+
+# The project's own targets: how many times as fast as TV-L1 on two processor cores.
+PATH_TARGET, CUE_TARGET = 20.0, 100.0
+Call = Callable[[], object]
+
+
+def rows(
+    clip: str | Path | None = None, *, frames: int = 44, batch: int = 8, repeats: int = 5
+) -> list[dict]:
+    """Time the whole path and the cue alone against TV-L1, OpenCV's, in turn in one run.
+
+    Over the whole path both sides end in the same ResNet-18 at 224 px. The cue and TV-L1 alone see
+    pictures of the clip's size. "In bfloat16" is the classifier alone (torch's autocast), for which
+    newer processors have instructions; what it does to accuracy is not measured here.
+
+    Args:
+        clip: MPEG-4 Part 2; see :func:`dmclib.clips.default_clip`.
+        frames: P-frames of it that our side streams; TV-L1's side takes two pairs.
+        batch: frames that the networks take at once.
+        repeats: timed runs.
+
+    Returns:
+        Four rows: ``task``, ``clip``, ``theirs_ms`` and ``ours_ms`` a frame with quartiles, ``fps``
+        of ours, ``gain`` (theirs over ours), ``target`` where there is one. In the third, theirs is
+        the floor; in the fourth it is our own path in float32.
+    """
+    device = choose_device()
+    generator = fast.generator(models.DenseGenerator().eval().to(device))
+    # Channels last: the same sums in an order that convolutions of many channels go through sooner.
+    classifier = models.motion_resnet18(400).eval().to(device, memory_format=torch.channels_last)
+    network = models.DMCNet(generator, classifier).eval()
+    with default_clip(clip) as path:
+        setting = {"batch": batch, "device": device}
+        pair = list(islice(codec.decode_rgb(path), 2))
+        height, width = pair[0].shape[:2]
+        motion, residual = (torch.randn(batch, n, height, width, device=device) for n in (2, 3))
+        calls = {
+            "TV-L1 path": by_flow(path, classifier, 2, method="tvl1", **setting),
+            "our path": by_cue(path, network, frames, **setting),
+            "our path in bfloat16": by_cue(path, _in_bfloat16(network, device), frames, **setting),
+            "decoding": lambda: decode_bare(path, range(frames)),
+            "TV-L1": lambda: flow.estimate(*pair, method="tvl1"),
+            "cue": forward(generator, motion, residual),
+        }
+        times = measure(calls, repeats=repeats, warmup=1)
+        name = path.name
+    taken = {"TV-L1 path": 2, "TV-L1": 1, "cue": batch}  # frames a call; else ``frames``
+    found = []
+    for task, theirs, ours, target in (
+        ("whole path, beside decoding, TV-L1, ResNet-18", "TV-L1 path", "our path", PATH_TARGET),
+        ("cue alone, beside TV-L1", "TV-L1", "cue", CUE_TARGET),
+        ("whole path, beside bare decoding", "decoding", "our path", None),
+        ("whole path in bfloat16, beside float32", "our path", "our path in bfloat16", None),
+    ):
+        row = {"task": task, "clip": name, "device": device, "batch": batch}
+        row |= times[theirs].ms("theirs", per=taken.get(theirs, frames))
+        row |= times[ours].ms("ours", per=taken.get(ours, frames))
+        row |= {"fps": 1e3 / row["ours_ms"], "gain": row["theirs_ms"] / row["ours_ms"]}
+        found.append(row | {"target": target, "repeats": repeats})
+    return found
+
+
+def _in_bfloat16(network: models.DMCNet, device: str) -> stream.Network:
+    def call(motion: torch.Tensor, residual: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        cue = network.generator(motion, residual)
+        with torch.autocast(device, torch.bfloat16):
+            return network.classifier(cue), cue
+
+    return call
+
+
+def by_cue(clip: Path, network: stream.Network, frames: int, *, batch: int, device: str) -> Call:
+    """A call that scores the first ``frames`` P-frames as :func:`dmclib.stream.classify` does."""
+    return lambda: exhaust(
+        islice(stream.classify(clip, network, batch=batch, device=device), frames)
+    )
+
+
+def by_flow(
+    clip: Path,
+    classifier: nn.Module,
+    frames: int,
+    *,
+    method: flow.Method,
+    batch: int,
+    device: str,
+) -> Call:
+    """A call that decodes pictures, estimates the flow into ``frames`` of them, and scores it."""
+
+    def call() -> None:
+        pictures = islice(codec.decode_rgb(clip), frames + 1)
+        fields = flow.estimate_clip(pictures, method=method, device=device)
+        while taken := list(islice(fields, batch)):
+            field = torch.from_numpy(np.stack(taken)).to(device)
+            sample = transforms.Sample(field, field.new_zeros(len(taken), 3, *field.shape[2:]))
+            sample = transforms.normalize(transforms.center_crop(sample, (224, 224)))
+            forward(classifier, sample.motion)()
+
+    return call
+
+
+def curves(
+    clip: Path,
+    *,
+    frames: Sequence[int],
+    sizes: Sequence[int],
+    batches: Sequence[int],
+    repeats: int = 3,
+    device: str | None = None,
+) -> list[dict]:
+    """How the cost grows: rows of milliseconds along three axes.
+
+    Args:
+        clip: MPEG-4 Part 2 with as many frames as the longest of ``frames``, and one more.
+        frames: axis "frames": a whole video's cost when its first so many frames are looked at, by
+            DMC-Net's stream (vectors and residual, generator, ResNet-18) and by RGB, DIS and the
+            same classifier.
+        sizes: axis "size": one frame of this side, px, for the parts alone.
+        batches: axis "batch": a frame's share of a batch at 224 px, for the networks alone.
+        repeats: timed runs.
+        device: of the networks.
+
+    Returns:
+        Rows ``{"table": "curve", "axis", "x", "method", "ms", quartiles, "repeats"}``.
+    """
+    device, found = device or choose_device(), []
+
+    def note(axis: str, x: int, calls: Mapping[str, Call], per: int = 1) -> None:
+        for name, timing in measure(calls, repeats=repeats, warmup=1).items():
+            row = {"table": "curve", "axis": axis, "x": x, "method": name, "device": device}
+            times = timing.ms("one", per=per)
+            found.append(row | {key[4:]: ms for key, ms in times.items()} | {"repeats": repeats})
+
+    classifier = models.motion_resnet18(400).eval().to(device)
+    network = models.DMCNet(fast.generator(models.DenseGenerator().eval().to(device)), classifier)
+    for count in frames:
+        setting = {"batch": min(count, 8), "device": device}
+        ways = {
+            "DMC-Net": by_cue(clip, network, count, **setting),
+            "RGB, DIS, ResNet-18": by_flow(clip, classifier, count, method="dis", **setting),
+        }
+        note("frames", count, ways)
+    for size in sizes:
+        methods = flow_methods(size, device)
+        field = torch.randn(1, 2, size, size, device=device)
+        chosen = {name: methods[name] for name in ("TV-L1 (OpenCV)", "DIS", "DMC generator")}
+        note("size", size, chosen | {"ResNet-18": forward(classifier, field)})
+    for batch in batches:
+        motion, residual = (torch.randn(batch, n, 224, 224, device=device) for n in (2, 3))
+        generator = forward(network.generator, motion, residual)
+        both = {"DMC generator": generator, "ResNet-18": forward(classifier, motion)}
+        note("batch", batch, both, per=batch)
+    return found

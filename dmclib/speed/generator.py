@@ -1,0 +1,142 @@
+"""Rows of ``dmc bench generator``: the cue's network beside the least that this machine allows."""
+
+import copy
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from dmclib import fast, models
+from dmclib.speed.timing import forward, measure
+
+
+def limits(device: str, *, repeats: int = 10) -> dict[str, float]:
+    """What this machine gives to the simplest of programs, measured: the two sides of a roofline.
+
+    Of the repeats it is the first quartile of the times: a limit that others' work had a part in
+    would be none.
+
+    Returns:
+        ``gflops``: floating-point operations of a float32 product of two 2048 x 2048 matrices (two
+        for each multiply-add), in 10^9 a second. ``gb_per_s``: bytes read and written by copying
+        256 MB, in 10^9 a second.
+    """
+    a, b = torch.randn(2, 2048, 2048, device=device)
+    source = torch.zeros(64 * 2**20, device=device)
+    target = torch.empty_like(source)
+    calls = {"product": lambda: torch.mm(a, b), "copy": lambda: target.copy_(source)}
+    times = measure(calls, repeats=repeats)
+    return {
+        "gflops": 2 * 2048**3 / times["product"].lower / 1e9,
+        "gb_per_s": 2 * source.nbytes / times["copy"].lower / 1e9,
+    }
+
+
+def generator_floor(found: Mapping[str, float], *, size: int = 224) -> dict[str, float]:
+    """The least time a frame's cue can take here, if only input and output pass through memory.
+
+    Args:
+        found: what :func:`limits` measured.
+        size: side of the picture.
+
+    Returns:
+        Milliseconds: ``compute_ms`` (multiply-adds at the machine's peak), ``memory_ms`` (five
+        planes in, two out, float32), and ``floor_ms``, the larger.
+    """
+    shapes = (1, 2, size, size), (1, 3, size, size)
+    operations = 2 * models.count_macs(models.DenseGenerator(), *shapes)
+    moved = 4 * (2 + 3 + 2) * size * size
+    compute, memory = operations / found["gflops"] / 1e6, moved / found["gb_per_s"] / 1e6
+    return {"compute_ms": compute, "memory_ms": memory, "floor_ms": max(compute, memory)}
+
+
+def concatenated(network: models.DenseGenerator, motion: Tensor, residual: Tensor) -> Tensor:
+    """The cue as the paper draws it and the released code makes it: all maps stacked, every layer.
+
+    The reference that the faster forms are held against, in time and in value.
+    """
+    x = torch.cat([motion, residual], dim=1)
+    for layer in network.layers:
+        x = torch.cat([layer(x), x], dim=1)
+    return motion + network.to_cue(x)
+
+
+def rows(*, size: int = 224, repeats: int = 15) -> list[dict]:
+    """Time the generator's forms beside the paper's own, in turn, and beside the machine's floor.
+
+    The paper's own is ``eager``: PyTorch, all maps stacked before every layer
+    (:func:`concatenated`). ``summed`` is ``DenseGenerator.forward``, ``torch.compile`` what
+    PyTorch's compiler makes of the paper's, ``fast`` what ``fast.generator`` chooses. On a GPU also
+    ``fast, CUDA graph``, which launches it without Python, and ``fast, bfloat16``. PyTorch runs at
+    its defaults: on a GPU its float32 convolutions are TF32.
+
+    Returns:
+        A row for each device (the CPU at batch 1 and 8, a GPU at batch 1 and 64) and form but the
+        paper's: milliseconds a frame of both with quartiles, ``gain`` (eager over this form), the
+        ``floor_ms`` of :func:`generator_floor`, how many times that this form takes, and the
+        largest difference of its cue to eager's. What cannot run says what it ``needs``.
+    """
+    found = rows_on("cpu", batches=[1, 8], size=size, repeats=repeats)
+    if torch.cuda.is_available():
+        return found + rows_on("cuda", batches=[1, 64], size=size, repeats=repeats)
+    return [*found, {"task": "cue", "device": "cuda", "needs": "a CUDA GPU"}]
+
+
+def rows_on(device: str, *, batches: Sequence[int], size: int, repeats: int) -> list[dict]:
+    """The rows of one device; see :func:`rows`."""
+    floor = generator_floor(limits(device), size=size)["floor_ms"]
+    network = models.DenseGenerator().eval().to(device)
+    forms = {"summed": network, "torch.compile": compiled(network)}
+    forms["fast"] = fast.generator(network)
+    found = []
+    for batch in batches:
+        inputs = [torch.randn(batch, n, size, size, device=device) for n in (2, 3)]
+        calls = {"eager": forward(partial(concatenated, network), *inputs)}
+        calls |= {name: forward(form, *inputs) for name, form in forms.items()}
+        if device == "cuda":
+            calls["fast, CUDA graph"] = in_graph(calls["fast"])
+            half = fast.generator(copy.deepcopy(network).bfloat16())
+            calls["fast, bfloat16"] = forward(half, *(x.bfloat16() for x in inputs))
+        about = {"task": "cue", "device": device, "size": size, "batch": batch}
+        try:
+            calls["torch.compile"]()
+        except Exception as problem:  # whatever its compiler lacks, the other rows stand
+            del calls["torch.compile"]
+            reason = f"a torch.compile that works ({type(problem).__name__} here)"
+            found.append({**about, "form": "torch.compile", "needs": reason})
+        reference, times = calls["eager"](), measure(calls, repeats=repeats)
+        for form in list(calls)[1:]:
+            row = {**about, "form": form, **times["eager"].ms("eager", per=batch)}
+            row |= times[form].ms("ours", per=batch)
+            row |= {"gain": row["eager_ms"] / row["ours_ms"], "floor_ms": floor}
+            row["times_the_floor"] = row["ours_ms"] / floor
+            row["largest_difference"] = (calls[form]().float() - reference).abs().max().item()
+            found.append(row | {"repeats": repeats})
+    return found
+
+
+def compiled(network: models.DenseGenerator) -> Callable[[Tensor, Tensor], Tensor]:
+    """:func:`concatenated` by PyTorch's compiler, which takes half a minute at the first call."""
+    # It looks for a CUDA toolkit, and says at length if it finds one without a GPU.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    return torch.compile(partial(concatenated, network), dynamic=False)
+
+
+def in_graph(call: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    """The call as a CUDA graph: all that it launches, launched again at once, into one result."""
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):  # what is made at a first call only is not to be captured
+        call()
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = call()
+
+    def again() -> Tensor:
+        graph.replay()
+        return result
+
+    return again
