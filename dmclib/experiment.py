@@ -47,7 +47,7 @@ AGAINST = dict.fromkeys(
 
 Run = TrainConfig | Sequence[TrainConfig]  # a training, or one a split whose test clips are pooled
 
-CLIP_FRAMES = 64  # that I3D sees of a clip (FACTS section 3), or as many as there are
+CLIP_FRAMES = 64  # that I3D sees of a clip, or all it has (RELEASED_CODE.md, section 3)
 
 # The parameters of a notebook that its trainings follow from, beside ``seed``.
 CLIPS = (
@@ -154,7 +154,7 @@ def further(parameters: Mapping) -> dict[str, TrainConfig]:
         NO_SHORTCUT: generator(predicts="flow"),
         WEIGHTED: generator(attention=True),
         SEQUENCE: generator(networks=2),
-        PWC_SIZE: generator(widths=(128, 128, 96, 64, 32)),  # FACTS section 2
+        PWC_SIZE: generator(widths=(128, 128, 96, 64, 32)),  # RELEASED_CODE.md, section 2
         ACCUMULATED: reading("accumulated"),
         SUBPIXEL: reading("subpixel"),
         # Vectors and flow are mirrored alike, so their teacher is, too.

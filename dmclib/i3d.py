@@ -47,7 +47,7 @@ class InceptionI3D(nn.Module):
         classes: how many.
         channels: 2 for motion, 3 for pictures.
         dropout: share of values dropped before the last layer; the authors' I3D runs take 0.85
-            (FACTS section 3).
+            (RELEASED_CODE.md, section 3).
     """
 
     def __init__(self, classes: int, *, channels: int = 2, dropout: float = 0.85):

@@ -41,8 +41,8 @@ def reconstruction(cue: Tensor, flow: Tensor, attention: Tensor | None = None) -
 def block_means(field: Tensor, block: int = 16) -> Tensor:
     """A field (N, C, H, W) whose value in each block of so many pixels is the block's mean.
 
-    The released runs' target in stage 1 (FACTS section 3), as coarse as the vectors are. Blocks
-    begin at the top left; those at the other edges may be cut.
+    The released runs' target in stage 1 (RELEASED_CODE.md, section 3), as coarse as the vectors
+    are. Blocks begin at the top left; those at the other edges may be cut.
     """
     height, width = field.shape[-2:]
     coarse = F.avg_pool2d(field, block, ceil_mode=True, count_include_pad=False)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LIMIT_PX = 20.0  # longer motion is clipped before it meets a network (FACTS: released code)
+LIMIT_PX = 20.0  # longer motion is clipped before it meets a network (RELEASED_CODE.md, section 1)
 IMAGENET_STD = (0.229, 0.224, 0.225)  # of R, G, B in 0..1
 MOTION_STD = 0.226  # their mean; the released code divides dx and dy by it
 
@@ -34,8 +34,8 @@ class Sample:
 def flip(sample: Sample, *, keep_dx: bool = False) -> Sample:
     """Mirror left and right; what moved right now moves left.
 
-    The released DMC-Net code forgets the sign (FACTS section 1), which ``keep_dx`` follows;
-    CoViAR's motion stream does not.
+    The released DMC-Net code forgets the sign (RELEASED_CODE.md, section 1), which ``keep_dx``
+    follows; CoViAR's motion stream does not.
     """
     sign = sample.motion.new_tensor([1.0 if keep_dx else -1.0, 1.0]).view(1, 2, 1, 1)
 
@@ -81,7 +81,7 @@ def resize(sample: Sample, size: tuple[int, int]) -> Sample:
 
 
 def normalize(sample: Sample) -> Sample:
-    """Bring pixels and grey levels to the scale that the networks expect (FACTS section 1).
+    """Bring pixels and grey levels to the scale that networks expect (RELEASED_CODE.md, section 1).
 
     Motion and flow: clipped to +-20 px, then ``px / 40 / 0.226``, so -2.21..2.21 and zero stays
     exactly zero. (The authors go through eight bits, where zero becomes 0.0087 and a value is off

@@ -144,7 +144,7 @@ def test_a_network_survives_being_counted():
 
 
 def test_the_pwc_size_generator_has_the_counts_that_its_widths_give():
-    widths = (128, 128, 96, 64, 32)  # FACTS section 2
+    widths = (128, 128, 96, 64, 32)  # RELEASED_CODE.md, section 2
     generator = models.DenseGenerator(models.GeneratorConfig(widths=widths))
     by_hand, channels = 0, 5
     for width in (*widths, 2):

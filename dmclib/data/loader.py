@@ -30,7 +30,7 @@ from dmclib.transforms import Sample
 EVALUATION_FRAMES = 64  # that a network is asked about at a time
 _AHEAD = 4  # clips that a worker may have ready; each is some megabytes of shared memory
 _SCALES = (1, 0.875, 0.75)
-_PICTURE_SCALES = (*_SCALES, 0.66)  # I-frames are also cropped closer (FACTS section 1)
+_PICTURE_SCALES = (*_SCALES, 0.66)  # I-frames closer too: RELEASED_CODE.md, section 1
 
 Picture = Literal["residual", "rgb"]
 

@@ -25,8 +25,9 @@ Network = Literal["resnet18", "resnet152", "i3d", "s3d"]
 PRECISIONS = ("float32", "bf16")
 CLIP_NETWORKS = ("i3d", "s3d")  # take whole clips, and give one answer a clip
 
-# Where the released runs differ from the paper's text or from what one would expect (FACTS section
-# 7), by the word that a profile names and a results file carries. None is followed unless named.
+# Where the released runs differ from the paper's text or from what one would expect
+# (RELEASED_CODE.md, section 7), by the word that a profile names and a results file carries. None
+# is followed unless named.
 HABITS = {
     "keep-dx": "the flip does not negate dx of vectors and flow",
     "block-target": "L_mse asks for flow averaged over blocks of 16 x 16 pixels",

@@ -1,9 +1,9 @@
 """How long and how fast the released runs train: CoViAR's streams, and DMC-Net's two stages.
 
-FACTS section 3, from CoViAR's and the authors' code and run scripts. By data set, then by stream;
-``mse`` and ``adv`` are the stages of the cue. The flow classifier's own schedule is nowhere stated:
-it gets that of the vectors' stream, which is the same network on the same kind of picture. Each
-entry holds fields of :class:`dmclib.config.TrainConfig`, and ``reading`` of its data.
+RELEASED_CODE.md, section 3, from CoViAR's and the authors' code and run scripts. By data set, then
+by stream; ``mse`` and ``adv`` are the stages of the cue. The flow classifier's own schedule is
+nowhere stated: it gets that of the vectors' stream, which is the same network on the same kind of
+picture. Each entry holds fields of :class:`dmclib.config.TrainConfig`, and ``reading`` of its data.
 """
 
 from dmclib.losses import LossWeights
