@@ -1,4 +1,4 @@
-"""Arrays in, one matplotlib figure out; only this, ``charts`` and ``diagrams`` import matplotlib.
+"""Arrays in, one matplotlib figure out.
 
 A notebook's cell ends with the figure, or with :func:`save`, which gives it back: either shows it
 once. Panels that may be compared share one scale, and the scale is printed. Colours are Okabe and
