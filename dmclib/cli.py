@@ -161,8 +161,8 @@ def prepare(
         raise DatasetError("Say with --root where the data set lies.")
     try:
         corpus = corpora.open_corpus(dataset, root, allow_partial=allow_partial)
-        if corpus.shortfall:
-            typer.echo(corpus.shortfall)
+        for sentence in corpus.summary():
+            typer.echo(sentence)
         with _stoppable("the same command goes on from here"):
             report = preparation.prepare(
                 corpus, out, flow=flow, jobs=jobs, scheduler=scheduler, keep_going=keep_going

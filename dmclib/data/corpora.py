@@ -7,7 +7,6 @@ that lacks videos is refused unless ``allow_partial``; then the classes are thos
 """
 
 import hashlib
-import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -16,11 +15,12 @@ from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 from dmclib.data import lists
+from dmclib.data.folders import SUFFIXES, Folders, entries, holds_videos, subfolders
 from dmclib.data.lists import SIDES, Parts, class_of
 from dmclib.errors import DatasetError
 
-SUFFIXES = (".avi", ".mp4", ".m4v", ".mkv")
 LIST_FOLDER = "ucfTrainTestlist"
+ALLOW = "`dmc prepare --allow-partial`"
 Counts = dict[int, tuple[int, int]]  # split number -> videos for training, for testing
 
 
@@ -44,10 +44,16 @@ class Corpus:
         lists: split number -> ``{"train": names, "test": names}``, sorted, of videos that are
             there; empty where the publishers give no lists.
         missing: names that the lists hold and that are not there, sorted.
-        shortfall: what a whole copy has and this one lacks, in a sentence; empty if it is whole.
+        shortfall: what lists or a whole copy have and this one lacks, in a sentence; empty if it is
+            whole.
+        passed_over: what lies in the folders and was not read, by kind and count, in a sentence;
+            empty if there is nothing.
         letterbox: whether its videos keep their shape, between black bars, when they are re-encoded
             to one size; otherwise they are stretched to it, as the paper's are.
         SPLITS: the published counts, of each split; empty where none are.
+
+    Raises:
+        DatasetError: there is no video.
     """
 
     shortfall = ""
@@ -57,22 +63,29 @@ class Corpus:
     def __init__(
         self,
         name: str,
-        root: Path,
+        folders: Folders,
         classes: Iterable[str],
-        found: dict[str, Path],
+        files: dict[str, Path],
         listed: dict[int, Parts],
     ):
-        self.name, self.root = name, root
-        inhabited = {class_of(video) for video in found}
+        self.name, self.root, self.passed_over = name, folders.root, folders.passed_over()
+        if not files:
+            raise DatasetError(f"{self.root} holds no video of {name}. {self.passed_over}".strip())
+        inhabited = {class_of(video) for video in files}
         self.classes = tuple(c for c in classes if c in inhabited)
         labels = {c: number for number, c in enumerate(self.classes)}
-        self.videos = tuple(Video(v, labels[class_of(v)], found[v]) for v in sorted(found))
+        self.videos = tuple(Video(v, labels[class_of(v)], files[v]) for v in sorted(files))
         self.lists = {
-            number: {side: tuple(sorted(parts[side] & found.keys())) for side in SIDES}
+            number: {side: tuple(sorted(parts[side] & files.keys())) for side in SIDES}
             for number, parts in listed.items()
         }
-        wanted = set().union(*(names for parts in listed.values() for names in parts.values()))
-        self.missing = tuple(sorted(wanted - found.keys()))
+        self.missing = tuple(sorted(lists.all_names(listed) - files.keys()))
+
+    def summary(self) -> list[str]:
+        """What was read, what is lacking, what was passed over: a sentence each."""
+        names = ", ".join(self.classes[:5]) + (", ..." if self.classes[5:] else "")
+        read = f"{self.name}: {len(self.videos):,} videos of {len(self.classes)} classes ({names})."
+        return [sentence for sentence in (read, self.shortfall, self.passed_over) if sentence]
 
     def write_lists(self, folder: str | Path) -> None:
         """Write classes and lists as :func:`lists.write` does."""
@@ -86,7 +99,8 @@ class Corpus:
             self.shortfall = f"{self.root} is a partial copy of {self.name}: {'; '.join(gaps)}."
             if not allow_partial:
                 raise DatasetError(
-                    f"{self.shortfall} Complete it, or allow a partial copy (--allow-partial)."
+                    f"{self.shortfall} Complete it, or take it as it is with {ALLOW}. "
+                    f"{self.passed_over}".strip()
                 )
 
 
@@ -103,15 +117,17 @@ class UCF101(Corpus):
     SPLITS: ClassVar[Counts] = {1: (9_537, 3_783), 2: (9_586, 3_734), 3: (9_624, 3_696)}
 
     def __init__(self, root: str | Path, *, allow_partial: bool = False):
-        root = _folder(root)
-        found = _videos(_first(root, ("UCF-101", "videos"), "the unpacked videos"))
-        folder = _first(root, (LIST_FOLDER,), "the unpacked lists")
+        folders = Folders(_folder(root))
+        videos = _first(folders.root, ("UCF-101", "videos"), "the unpacked videos")
+        files = folders.by_class(videos)
+        folder = _first(folders.root, (LIST_FOLDER,), "the unpacked lists")
+        folders.count_others(videos, folder)
         classes = lists.read_classes(folder)
         listed = lists.read(folder, self.SPLITS, classes)
         for number, parts in listed.items():
-            lists.match(found, parts["train"] | parts["test"], f"{folder}, split {number},")
-        super().__init__("UCF101", root, classes, found, listed)
-        self._settle(_gaps(self, 13_320, 101, self.SPLITS, classes), allow_partial)
+            lists.match(files, parts["train"] | parts["test"], f"{folder}, split {number},")
+        super().__init__("UCF101", folders, classes, files, listed)
+        self._settle(_gaps(self, 13_320, 101, classes), allow_partial)
 
 
 class HMDB51(Corpus):
@@ -128,14 +144,20 @@ class HMDB51(Corpus):
     MARKS = ("unused", *SIDES)
 
     def __init__(self, root: str | Path, *, allow_partial: bool = False):
-        root, name = _folder(root), "testTrainMulti_7030_splits"
+        folders, name = Folders(_folder(root)), "testTrainMulti_7030_splits"
+        root = folders.root
         folder = _first(root, (name, f"test_train_splits/{name}"), "the unpacked lists")
         matches = [
-            re.fullmatch(r"(.+)_test_split\d\.txt", entry.name) for entry in _entries(folder)
+            re.fullmatch(r"([^.].*)_test_split\d\.txt", entry.name) for entry in entries(folder)
         ]
         classes = sorted({match.group(1) for match in matches if match})
-        nests = [root, *(Path(entry.path) for entry in _entries(root) if entry.is_dir())]
-        found = _videos(next((n for n in nests if any((n / c).is_dir() for c in classes)), root))
+        # Extracted frames may lie beside the videos, in folders of the same names.
+        parents = [root, *(inner for inner in subfolders(root) if inner.name not in classes)]
+        full = (p for p in parents if any(holds_videos(p / label) for label in classes))
+        parent = next(full, root)
+        files = folders.by_class(parent, folder)
+        if parent != root:
+            folders.count_others(parent, folder)
         listed = {}
         for number in self.SPLITS:
             listed[number] = parts = {mark: set() for mark in self.MARKS}
@@ -147,20 +169,20 @@ class HMDB51(Corpus):
                         raise DatasetError(f"{file}: {line[:80]!r} is not '<file> <0, 1 or 2>'.")
                     mark = self.MARKS[int(match.group(2))]
                     lists.add(parts, mark, f"{label}/{match.group(1)}", file)
-            lists.match(found, set().union(*parts.values()), f"{folder}, split {number},")
-        super().__init__("HMDB51", root, classes, found, listed)
-        self._settle(_gaps(self, 6_766, 51, self.SPLITS, classes), allow_partial)
+            lists.match(files, set().union(*parts.values()), f"{folder}, split {number},")
+        super().__init__("HMDB51", folders, classes, files, listed)
+        self._settle(_gaps(self, 6_766, 51, classes), allow_partial)
 
 
 class KineticsN50(Corpus):
-    """Kinetics-n50 (paper, 4.1): of Kinetics-400, 30 training and 20 validation videos a class.
+    """Kinetics-n50 (paper, 4.1): of Kinetics-400, 30 training and 20 validation videos per class.
 
     Rows ``label,youtube_id,time_start,time_end,split`` come from ``train.csv`` and ``val.csv`` (or
     ``kinetics_train.csv``, ``validate.csv``) in ``<root>/annotations`` or ``<root>``. The videos
     are ``<youtube_id>_<start>_<end>.mp4``, seconds in six digits, in ``<root>/train`` and
     ``<root>/val``, with or without class folders, and with spaces or underscores in these.
 
-    The paper's own draw was not published. Ours ranks the videos of a class that are there by the
+    The paper's own choice was not published. Ours ranks the videos of a class that are there by the
     SHA-256 of ``<seed>/<name>`` and takes the first ones: equal wherever equal videos are, and a
     video lost since is replaced without touching the others. Where ``<root>/lists`` is there, as
     :meth:`Corpus.write_lists` writes it, it is followed instead, so that a second machine takes the
@@ -184,26 +206,39 @@ class KineticsN50(Corpus):
     }
 
     def __init__(self, root: str | Path, *, allow_partial: bool = False, seed: int = 0):
-        root = _folder(root)
-        there = {s: _flat(_first(root, f, f"the {s} videos")) for s, f in self.FOLDERS.items()}
-        if (root / "lists").is_dir():
-            classes = lists.read_classes(root / "lists")
-            parts = lists.read(root / "lists", (1,), classes)[1]
+        folders = Folders(_folder(root))
+        root, written = folders.root, folders.root / "lists"
+        parents = {s: _first(root, f, f"the {s} videos") for s, f in self.FOLDERS.items()}
+        there = {side: folders.flat(parent) for side, parent in parents.items()}
+        if written.is_dir():
+            classes = lists.read_classes(written)
+            rows = parts = lists.read(written, (1,), classes)[1]
         else:
             rows = lists.read_kinetics(root, self.ROWS)
             classes = sorted({class_of(name) for name in rows["train"] | rows["test"]})
-            if not allow_partial:
-                _check_known(there, rows)
             parts = {s: _draw(rows[s], there[s], n, seed) for s, n in self.TAKEN.items()}
-        found = {}
+        files = {}
         for side, names in parts.items():
+            named, taken = ({PurePosixPath(name).stem for name in n} for n in (rows[side], names))
+            for stem, file in there[side].items():
+                if stem not in named:
+                    if not (allow_partial or written.is_dir()):
+                        raise DatasetError(
+                            f"no {side} row names {file}; rename it, remove it, or leave such "
+                            f"videos out with {ALLOW}."
+                        )
+                    folders.pass_over(f"{side} videos that no row names", file)
+                elif stem not in taken:
+                    folders.pass_over(f"{side} videos that were not chosen", file)
             for name in names:
                 file = there[side].get(PurePosixPath(name).stem)
                 if file is not None:
                     _check_folder(file, class_of(name), self.FOLDERS[side])
-                    found[name] = file
-        super().__init__("KineticsN50", root, classes, found, {1: parts})
-        gaps = _gaps(self, sum(self.SPLITS[1]), self.CLASSES, self.SPLITS, classes)
+                    files[name] = file
+        rows_at = [root / name for names in self.ROWS.values() for name in names]
+        folders.count_others(*parents.values(), written, root / "annotations", *rows_at)
+        super().__init__("KineticsN50", folders, classes, files, {1: parts})
+        gaps = _gaps(self, sum(self.SPLITS[1]), self.CLASSES, classes)
         for side, count in self.TAKEN.items():
             held = Counter(class_of(name) for name in self.lists[1][side])
             few = [name for name in classes if held[name] != count]
@@ -234,8 +269,8 @@ class UTInteraction(Corpus):
     letterbox = True
 
     def __init__(self, root: str | Path, *, allow_partial: bool = False):
-        root, found, sequence = _folder(root), {}, {}
-        for file in _flat(root).values():
+        folders, files, sequence = Folders(_folder(root)), {}, {}
+        for file in folders.flat(folders.root).values():
             match = re.fullmatch(r"[0-9]{1,2}_([1-9]|10)_([0-5])\.\w+", file.name)
             if match is None:
                 raise DatasetError(
@@ -243,15 +278,15 @@ class UTInteraction(Corpus):
                     "it. Set 2, sequences 11 to 20, is another data set."
                 )
             label = self.CLASSES[int(match.group(2))]
-            _check_folder(file, label, (root.name, "segmented_set1"))
+            _check_folder(file, label, (folders.root.name, "segmented_set1"))
             name = f"{label}/{file.name}"
-            found[name], sequence[name] = file, int(match.group(1))
+            files[name], sequence[name] = file, int(match.group(1))
         listed = {}
         for number in self.SPLITS:
-            test = {name for name in found if sequence[name] == number}
-            listed[number] = {"train": found.keys() - test, "test": test}
-        super().__init__("UTInteraction", root, self.CLASSES, found, listed)
-        self._settle(_gaps(self, 60, 6, self.SPLITS, self.CLASSES), allow_partial)
+            test = {name for name in files if sequence[name] == number}
+            listed[number] = {"train": files.keys() - test, "test": test}
+        super().__init__("UTInteraction", folders, self.CLASSES, files, listed)
+        self._settle(_gaps(self, 60, 6, self.CLASSES), allow_partial)
 
 
 class VideoFolder(Corpus):
@@ -266,25 +301,33 @@ class VideoFolder(Corpus):
     """
 
     def __init__(self, root: str | Path, *, allow_partial: bool = True):
-        root = _folder(root)
-        found = _videos(root)
-        classes = sorted({class_of(name) for name in found})
+        folders = Folders(_folder(root))
+        files = folders.by_class(folders.root)
+        classes = sorted({class_of(name) for name in files})
         if len(classes) < 2:
             raise DatasetError(
                 f"{root} holds {len(classes)} folders with videos, and recognition needs two "
-                f"classes or more; expected <root>/<class>/<video> ({', '.join(SUFFIXES)})."
+                f"classes or more; expected <root>/<class>/<video> ({', '.join(SUFFIXES)}). "
+                f"{folders.passed_over()}".strip()
             )
-        folder = root.parent / LIST_FOLDER
+        folder = folders.root.parent / LIST_FOLDER
         if folder.is_dir():
             pattern = re.compile(r"(?:train|test)list(\d\d)\.txt")
-            matches = [pattern.fullmatch(entry.name) for entry in _entries(folder)]
+            matches = [pattern.fullmatch(entry.name) for entry in entries(folder)]
             numbers = sorted({int(match.group(1)) for match in matches if match}) or [1]
             indexed = (folder / "classInd.txt").is_file()
             index = lists.read_classes(folder) if indexed else None
             listed = lists.read(folder, numbers, index)
+            for name in sorted(files.keys() - lists.all_names(listed)):
+                folders.pass_over("videos that no list names", files[name])
         else:
-            listed = lists.leave_one_sequence_out(found)
-        super().__init__("VideoFolder", root, classes, found, listed)
+            listed = lists.leave_one_sequence_out(files)
+        super().__init__("VideoFolder", folders, classes, files, listed)
+        if self.missing:
+            self.shortfall = (
+                f"{len(self.missing):,} videos that {folder} names are missing, as "
+                f"{self.missing[0]}."
+            )
 
 
 ADAPTERS = {
@@ -321,53 +364,6 @@ def _first(root: Path, names: Iterable[str], what: str) -> Path:
     raise DatasetError(f"{root} has no folder {' or '.join(names)} with {what}.")
 
 
-def _entries(folder: Path) -> list[os.DirEntry]:
-    """What a folder holds, hidden entries aside: macOS leaves ``._a.avi`` beside ``a.avi``."""
-    try:
-        with os.scandir(folder) as entries:
-            found = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
-    except OSError as problem:
-        raise DatasetError(f"{folder} cannot be read ({problem.strerror}).") from None
-    for entry in found:
-        # A list holds a name a line, in UTF-8; other bytes come from the system as surrogates.
-        if entry.name.splitlines() != [entry.name] or re.search("[\ud800-\udfff]", entry.name):
-            raise DatasetError(f"{folder}: rename {entry.name!r}, which is not one line of UTF-8.")
-    return found
-
-
-def _videos(folder: Path) -> dict[str, Path]:
-    """``<class>/<file name>`` -> file, of all videos one folder deep."""
-    return {
-        f"{inner.name}/{entry.name}": Path(entry.path)
-        for inner in _entries(folder)
-        if inner.is_dir()
-        for entry in _entries(Path(inner.path))
-        if entry.name.lower().endswith(SUFFIXES) and entry.is_file()
-    }
-
-
-def _flat(folder: Path) -> dict[str, Path]:
-    """File name without its ending -> file, of the videos in a folder and in its folders."""
-    found: dict[str, Path] = {}
-    for entry in _entries(folder):
-        for file in _entries(Path(entry.path)) if entry.is_dir() else [entry]:
-            if file.name.lower().endswith(SUFFIXES) and file.is_file():
-                stem, path = file.name.rpartition(".")[0], Path(file.path)
-                if stem in found:
-                    raise DatasetError(f"{found[stem]} and {path} are the same video; remove one.")
-                found[stem] = path
-    return found
-
-
-def _check_known(there: dict[str, dict[str, Path]], rows: Parts) -> None:
-    """Refuse videos that no row names."""
-    for side, found in there.items():
-        unknown = sorted(found.keys() - {PurePosixPath(name).stem for name in rows[side]})
-        if unknown:
-            file = found[unknown[0]]
-            raise DatasetError(f"no {side} row names {file}; rename it, remove it, or allow such.")
-
-
 def _draw(names: set[str], there: dict[str, Path], count: int, seed: int) -> set[str]:
     """The first ``count`` of each class by rank, of those that are there."""
     by_class = defaultdict(list)
@@ -385,17 +381,15 @@ def _check_folder(file: Path, label: str, plain: tuple[str, ...]) -> None:
         raise DatasetError(f"{file} is {label!r}; it lies in another class's folder, move it.")
 
 
-def _gaps(
-    corpus: Corpus, videos: int, classes: int, splits: Counts, known: Iterable[str]
-) -> list[str]:
+def _gaps(corpus: Corpus, videos: int, classes: int, known: Iterable[str]) -> list[str]:
     """What differs from the published counts, each in a few words."""
-    gaps, has = [], (len(corpus.videos), len(corpus.classes))
-    if has != (videos, classes):
-        gaps.append(f"{has[0]:,} of {videos:,} videos, {has[1]} of {classes} classes")
+    gaps, counts = [], (len(corpus.videos), len(corpus.classes))
+    if counts != (videos, classes):
+        gaps.append(f"{counts[0]:,} of {videos:,} videos, {counts[1]} of {classes} classes")
     empty = [name for name in known if name not in corpus.classes]
     if empty:
         gaps.append(f"no video of {', '.join(empty[:5])}" + (" and others" if empty[5:] else ""))
-    for number, whole in splits.items():
+    for number, whole in corpus.SPLITS.items():
         parts = [len(corpus.lists[number][side]) for side in SIDES]
         if parts != [*whole]:
             of = " + ".join(f"{a:,} of {b:,}" for a, b in zip(parts, whole, strict=True))

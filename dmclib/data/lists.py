@@ -47,13 +47,13 @@ def scene(name: str) -> str:
 
 
 def lines(file: Path) -> list[str]:
-    """The lines of a list, without blanks around them."""
+    """The lines of a list that are not empty, without blanks around them."""
     if not file.is_file():
         raise DatasetError(f"{file} is not there; copy the publishers' lists whole.")
     try:
         if file.stat().st_size > MAX_BYTES:
             raise DatasetError(f"{file} is larger than a list can be; is it another file?")
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8").replace("\ufeff", "")  # Notepad's and Excel's mark
     except (OSError, UnicodeDecodeError) as problem:
         raise DatasetError(f"{file} cannot be read as UTF-8 text ({problem}).") from None
     return [line.strip() for line in text.splitlines() if line.strip()]
@@ -63,12 +63,19 @@ def add(parts: Parts, side: str, name: str, file: Path) -> None:
     """Put a listed name on its side, once."""
     path = name.split("/")
     if len(path) != 2 or {"", ".", ".."} & set(path):
-        raise DatasetError(f"{file}: {name[:80]!r} is not '<class>/<file>'.")
+        raise DatasetError(
+            f"{file}: {name[:80]!r} is not '<class>/<file>'; remove it, comments too."
+        )
     for other, names in parts.items():
         if name in names:
             where = "twice" if other == side else f"in {other} and in {side}"
             raise DatasetError(f"{file}: {name} is listed {where}; copy the lists anew.")
     parts[side].add(name)
+
+
+def all_names(listed: Mapping[int, Parts]) -> set[str]:
+    """Every name of some split's lists."""
+    return set().union(*(names for parts in listed.values() for names in parts.values()))
 
 
 def read_classes(folder: Path) -> dict[str, int]:
@@ -171,7 +178,8 @@ def match(found: Mapping[str, Path], listed: set[str], place: str) -> None:
     unlisted = sorted(found.keys() - listed)
     if unlisted:
         name = unlisted[0]
-        absent = [v for v in listed - found.keys() if class_of(v) == class_of(name)]
+        label = class_of(name).lower()  # UCF-101's HandstandPushups is spelled in two ways
+        absent = [v for v in listed - found.keys() if class_of(v).lower() == label]
         close = difflib.get_close_matches(name, sorted(absent), n=1)
         hint = f"; is it {close[0]}, which is missing?" if close else "; rename or remove it."
         raise DatasetError(f"{place} does not name {found[name]}{hint}")

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dmclib import cluster, files, paths, results
+from dmclib.data import corpora
 from dmclib.errors import DMCError
 from dmclib.reproduce import execute, grid
 from dmclib.reproduce.execute import NotebookFailed
@@ -85,6 +86,10 @@ def reproduce(
 
 def _reproduce_one(profile: str, how: dict, fresh: bool, dry_run: bool, console: Console) -> None:
     steps = plan(profile, **how)
+    if how["data"] is not None:
+        word = next((step.every["corpus"] for step in steps if "corpus" in step.every), "folder")
+        for sentence in corpora.open_corpus(word, how["data"]).summary():
+            console.print(sentence, markup=False, highlight=False, soft_wrap=True)
     # Another split of the same profile has a name, and so results, of its own.
     profile = next((s.parameters["profile"] for s in steps if "profile" in s.parameters), profile)
     runs = Runs(profile)

@@ -15,6 +15,7 @@ class Tree:
 
     def __init__(self, root):
         self.root = root
+        root.mkdir(exist_ok=True)
         (root / "one").write_bytes(b"")
 
     def videos(self, names):
@@ -228,6 +229,12 @@ VIDEO = f"{FOLDER}/-train_007_03_000021_000031.mp4"
         (
             "ucf",
             "UCF-101/Class007/v_Class007_g01_c01.avi",
+            "UCF-101/CLASS007/v_Class007_g01_c01.avi",
+            r"CLASS007/.*is it Class007/v_Class007_g01_c01\.avi, which is missing",
+        ),
+        (
+            "ucf",
+            "UCF-101/Class007/v_Class007_g01_c01.avi",
             "UCF-101/Class999/v_Class007_g01_c01.avi",
             r"does not name .*Class999/v_Class007_g01_c01\.avi",
         ),
@@ -381,6 +388,193 @@ def test_a_folder_takes_the_lists_beside_it(small):
         VideoFolder(small.root / "videos")
 
 
+@pytest.fixture
+def two(tmp_path):
+    """Two classes of two videos each, and nothing else."""
+    tree = Tree(tmp_path / "set")
+    tree.videos([f"{c}/{k}.avi" for c in ("fall", "rise") for k in "ab"])
+    (tree.root / "one").unlink()
+    return tree
+
+
+def test_where_all_is_read_nothing_is_passed_over(two):
+    corpus = VideoFolder(two.root)
+    assert corpus.passed_over == ""
+    assert corpus.summary() == ["VideoFolder: 4 videos of 2 classes (fall, rise)."]
+
+
+@pytest.mark.parametrize(
+    "name", ["c.AVI", "c.MP4", "c.mov", "c.MOV", "c.webm", "c.WebM", "c.mpg", "c.wmv", "c d.e.mkv"]
+)
+def test_videos_of_many_endings_are_read_however_they_are_spelled(two, name):
+    (two.root / "rise" / name).touch()
+    corpus = VideoFolder(two.root)
+    assert f"rise/{name}" in [video.name for video in corpus.videos]
+    assert corpus.passed_over == ""
+
+
+def touch(path):
+    path.touch()
+
+
+def link(target):
+    return lambda path: path.symlink_to(target)
+
+
+def holding(name):
+    def make(path):
+        (path / name).parent.mkdir(parents=True)
+        (path / name).touch()
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("path", "make", "kind"),
+    [
+        ("rise/readme.TXT", touch, ".txt files"),
+        ("rise/Thumbs.db", touch, ".db files"),
+        ("rise/LICENSE", touch, "files without an ending"),
+        ("notes.txt", touch, ".txt files"),
+        ("loose.avi", touch, "videos outside of class folders"),
+        ("rise/c.avi", link("absent.avi"), "links that lead nowhere"),
+        ("rise/c.avi", link("c.avi"), "links that lead nowhere"),
+        ("jump", link("absent"), "links that lead nowhere"),
+        ("rise/._a.avi", touch, "hidden files and folders"),
+        (".git", holding("config"), "hidden files and folders"),
+        ("__MACOSX", holding("rise/._a.avi"), "__MACOSX folders"),
+        ("rise/c.avi", os.mkfifo, "devices and pipes"),
+        ("empty", os.mkdir, "folders without videos"),
+        ("rise/rise", holding("c.avi"), "other folders with videos"),
+        ("rise/a", holding("img_00001.jpg"), "folders of extracted frames"),
+        ("rise/other", holding("deep/c.txt"), "other folders"),
+    ],
+)
+def test_what_is_not_read_is_said_by_kind_and_count(two, path, make, kind):
+    before = VideoFolder(two.root)
+    make(two.root / path)
+    corpus = VideoFolder(two.root)
+    assert corpus.videos == before.videos
+    assert corpus.passed_over == f"Passed over in {two.root}: {kind} (1, as {path})."
+    assert corpus.summary()[1:] == [corpus.passed_over]
+
+
+def test_kinds_are_counted_and_the_rarest_of_many_are_added_up(two):
+    for k in range(12):
+        for n in range(k + 1):
+            (two.root / "rise" / f"{n}.kind{k}").touch()
+    said = VideoFolder(two.root).passed_over
+    assert said.startswith(f"Passed over in {two.root}: .kind11 files (12, as rise/0.kind11), ")
+    assert said.endswith(", others (10).")  # 4 + 3 + 2 + 1
+
+
+def test_a_link_to_a_folder_is_a_folder_even_where_it_leads_back(two):
+    (two.root / "jump").symlink_to(two.root / "rise")
+    (two.root / "fall" / "up").symlink_to(two.root)
+    corpus = VideoFolder(two.root)
+    assert corpus.classes == ("fall", "jump", "rise")
+    assert "other folders with videos (1, as fall/up)" in corpus.passed_over
+
+
+def test_a_folder_without_any_video_is_refused_with_what_it_holds(two):
+    said = r"0 folders with videos.*expected <root>/<class>/<video>.*\(2, as fall/a.avi.part\)"
+    for file in two.root.glob("*/*.avi"):
+        file.rename(f"{file}.part")
+    (two.root / "rise" / "a.avi.part").unlink()
+    (two.root / "rise" / "b.avi.part").unlink()
+    with pytest.raises(DatasetError, match=said):
+        VideoFolder(two.root)
+
+
+@pytest.mark.parametrize("allow_partial", [False, True])
+@pytest.mark.parametrize("adapter", [UCF101, HMDB51, UTInteraction])
+def test_no_video_at_all_is_an_error_whatever_is_allowed(small, adapter, allow_partial):
+    lists_of_hmdb = small.root / "testTrainMulti_7030_splits"
+    lists_of_hmdb.mkdir()
+    for split in (1, 2, 3):
+        (lists_of_hmdb / f"Fall_test_split{split}.txt").write_text("a.avi 1\n")
+    for file in small.root.glob("videos/*/*.avi"):
+        file.rename(f"{file}.part")
+    with pytest.raises(DatasetError, match=r"holds no video of .*Passed over in .* files"):
+        adapter(small.root, allow_partial=allow_partial)
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(two, monkeypatch):
+    scandir = os.scandir
+
+    def forbidden(folder):
+        if str(folder).endswith("rise"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", forbidden)
+    with pytest.raises(DatasetError, match=r"rise cannot be read \(Permission denied\)"):
+        VideoFolder(two.root)
+
+
+def hmdb_of_two(root, videos):
+    """HMDB-51's layout with two classes of one video each, in folders as ``videos`` has them."""
+    tree = Tree(root)
+    (root / "one").unlink()
+    for label in ("hug", "kick"):
+        file = f"film_{label}_f_nm_np1_ba_med_0.avi"
+        path = root / videos.format(label=label) / file
+        path.parent.mkdir(parents=True)
+        path.touch()
+        for split in (1, 2, 3):
+            tree.write(f"testTrainMulti_7030_splits/{label}_test_split{split}.txt", [f"{file} 1"])
+    return root
+
+
+def test_extracted_frames_beside_hmdb51_are_not_taken_for_its_videos(tmp_path):
+    root = hmdb_of_two(tmp_path / "hmdb", "videos/{label}")
+    for label in ("hug", "kick"):
+        holding("film/img_00001.jpg")(root / "rawframes" / label)
+    (root / "hug.rar").touch()
+    holding("._hug_test_split1.txt")(root / "__MACOSX")
+    (root / "testTrainMulti_7030_splits" / "._hug_test_split1.txt").touch()
+    corpus = HMDB51(root, allow_partial=True)
+    assert [video.source.parent.parent.name for video in corpus.videos] == ["videos", "videos"]
+    assert corpus.classes == ("hug", "kick")
+    for kind in (
+        "folders of extracted frames (1, as rawframes)",
+        ".rar files (1, as hug.rar)",
+        "__MACOSX folders (1, as __MACOSX)",
+    ):
+        assert kind in corpus.passed_over
+    with pytest.raises(DatasetError, match=r"--allow-partial.*Passed over.*rawframes"):
+        HMDB51(root)
+
+
+def test_classes_inside_class_folders_are_refused_and_named(tmp_path):
+    root = hmdb_of_two(tmp_path / "hmdb", "{label}/{label}")
+    with pytest.raises(DatasetError, match=r"no video of HMDB51.*with videos \(2, as hug/hug\)"):
+        HMDB51(root, allow_partial=True)
+
+
+def test_kinetics_videos_that_no_row_names_are_refused_or_counted(kinetics):
+    extra = kinetics.root / "train" / "extra_000001_000011.mp4"
+    extra.touch()
+    try:
+        with pytest.raises(DatasetError, match=r"no train row names .*extra.*--allow-partial"):
+            KineticsN50(kinetics.root)
+        said = KineticsN50(kinetics.root, allow_partial=True).passed_over
+    finally:
+        extra.unlink()
+    assert "train videos that no row names (1, as train/extra_000001_000011.mp4)" in said
+    assert "train videos that were not chosen (400, " in said
+    assert "test videos that were not chosen (400, " in said
+
+
+def test_a_video_that_no_list_names_is_said(small):
+    (small.root / "videos" / "Fall" / "new.avi").touch()
+    (small.root / "videos" / "Rise" / "v_Rise_g00_c01.avi").unlink()
+    corpus = VideoFolder(small.root / "videos")
+    assert "videos that no list names (1, as Fall/new.avi)" in corpus.passed_over
+    assert "1 videos that" in corpus.shortfall
+    assert "missing, as Rise/v_Rise_g00_c01.avi" in corpus.shortfall
+
+
 def test_names_as_ut_interactions_give_its_leave_one_sequence_out_lists(tmp_path):
     names = [
         f"{c}/{9 * s + k}_{s}_{k}.avi" for k, c in enumerate(("hug", "kick")) for s in (1, 2, 10)
@@ -468,6 +662,7 @@ def test_the_partial_copy_at_hand_is_counted_and_needs_leave(shared_data):
     corpus = UCF101(shared_data / "ucf101-4class", allow_partial=True)
     assert corpus.classes == ("BabyCrawling", "Punch", "PushUps", "YoYo")
     assert (len(corpus.videos), len(corpus.missing)) == (200, 322)
+    assert corpus.passed_over == ""
 
 
 @pytest.mark.data

@@ -140,6 +140,18 @@ def test_an_unknown_setting_is_refused_before_anything_runs(tmp_path, monkeypatc
     assert not paths.RESULTS.exists()
 
 
+def test_what_the_folder_of_videos_holds_is_said_before_anything_runs(tmp_path, monkeypatch):
+    use_folder(monkeypatch, tmp_path)
+    write(paths.NOTEBOOKS, "00_first", PARAMETERS + '\ndata_folder: str = ""  # real videos')
+    (paths.PROFILES / "night.yaml").write_text("data_folder:")
+    for name in ("run/a.avi", "walk/a.mp4", "walk/notes.txt"):
+        (tmp_path / "videos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "videos" / name).touch()
+    printed = run(data=tmp_path / "videos", dry_run=True)
+    assert "VideoFolder: 2 videos of 2 classes (run, walk)." in printed
+    assert ".txt files (1, as walk/notes.txt)" in printed
+
+
 def test_a_dead_kernel_is_said_in_a_sentence_with_its_cell(tmp_path, monkeypatch):
     use_folder(monkeypatch, tmp_path)
     write(paths.NOTEBOOKS, "00_first", PARAMETERS, "import os", "os._exit(1)", "print()")
