@@ -1,7 +1,8 @@
 """The clip that is timed, and decoding it with nothing else."""
 
 import tempfile
-from collections.abc import Container, Iterator
+from collections import deque
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,8 +18,7 @@ def default_clip(clip: str | Path | None = None) -> Iterator[Path]:
     """The clip given; else ``clips/bikes.m4v`` of the real ones; else one drawn and encoded."""
     with tempfile.TemporaryDirectory() as folder:
         if clip is None:
-            root = paths.data_root()
-            clip = root / "clips" / "bikes.m4v" if root else Path(folder) / "absent"
+            clip = (paths.data_root() or Path(folder)) / "clips" / "bikes.m4v"
             if not clip.is_file():
                 clip = Path(folder) / "drawn.m4v"
                 encode(drifting_texture(), clip)
@@ -26,7 +26,7 @@ def default_clip(clip: str | Path | None = None) -> Iterator[Path]:
 
 
 def decode_bare(clip: Path, needed: Container[int]) -> None:
-    """Decode the packets of these numbers, on one thread, and nothing else."""
+    """Decode the packets with these numbers on one thread, and do nothing else."""
     last = max(needed)
     with av.open(str(clip)) as container:
         stream = container.streams.video[0]
@@ -39,21 +39,20 @@ def decode_bare(clip: Path, needed: Container[int]) -> None:
                 break
 
 
-def exhaust(iterator: Iterator) -> None:
+def exhaust(iterator: Iterable) -> None:
     """Take everything and keep nothing."""
-    for _ in iterator:
-        pass
+    deque(iterator, maxlen=0)
 
 
 def drifting_texture(
     frames: int = 120, *, height: int = 256, width: int = 340
 ) -> Iterator[np.ndarray]:
-    """A smooth random texture that drifts, with a patch that drifts against it: uint8 RGB."""
+    """A smooth random texture that drifts, with a patch that drifts the other way: uint8 RGB."""
     rng = np.random.default_rng(0)
     rows, columns = height // 8 + 1, width // 8 + 2
     coarse = rng.integers(0, 256, (rows, columns, 3)).astype(np.float32)
     texture = coarse.repeat(8, axis=0).repeat(8, axis=1)
-    for axis in (0, 1):  # blurred, as a camera would
+    for axis in (0, 1):  # blurred, as by a camera
         texture = sum(np.roll(texture, shift, axis) for shift in range(8)) / 8
     texture = texture.astype(np.uint8)
     patch = np.s_[height // 3 : 2 * height // 3, width // 3 : 2 * width // 3]

@@ -1,6 +1,6 @@
-"""Rows of ``dmc bench path``: from compressed file to label, beside the way over optical flow."""
+"""Rows of ``dmc bench path``: from compressed file to label, against the same by optical flow."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -13,36 +13,35 @@ from dmclib.fast import stream
 from dmclib.machine import choose_device
 from dmclib.speed.clips import decode_bare, default_clip, exhaust
 from dmclib.speed.table_3 import flow_methods
-from dmclib.speed.timing import forward, measure
+from dmclib.speed.timing import Call, forward, measure
 
 # The project's own targets: how many times as fast as TV-L1 on two processor cores.
 PATH_TARGET, CUE_TARGET = 20.0, 100.0
-Call = Callable[[], object]
 
 
 def rows(
     clip: str | Path | None = None, *, frames: int = 44, batch: int = 8, repeats: int = 5
 ) -> list[dict]:
-    """Time the whole path and the cue alone against TV-L1, OpenCV's, in turn in one run.
+    """Time the whole path and the cue alone against OpenCV's TV-L1, in turn in one run.
 
     Over the whole path both sides end in the same ResNet-18 at 224 px. The cue and TV-L1 alone see
     pictures of the clip's size. "In bfloat16" is the classifier alone (torch's autocast), for which
     newer processors have instructions; what it does to accuracy is not measured here.
 
     Args:
-        clip: MPEG-4 Part 2; see :func:`dmclib.clips.default_clip`.
+        clip: MPEG-4 Part 2; see :func:`clips.default_clip`.
         frames: P-frames of it that our side streams; TV-L1's side takes two pairs.
         batch: frames that the networks take at once.
         repeats: timed runs.
 
     Returns:
-        Four rows: ``task``, ``clip``, ``theirs_ms`` and ``ours_ms`` a frame with quartiles, ``fps``
-        of ours, ``gain`` (theirs over ours), ``target`` where there is one. In the third, theirs is
-        the floor; in the fourth it is our own path in float32.
+        Four rows: ``task``, ``clip``, ``theirs_ms`` and ``ours_ms`` per frame with quartiles,
+        ``fps`` of ours, ``gain`` (theirs over ours), ``target`` where there is one. In the third,
+        theirs is bare decoding; in the fourth it is our own path in float32.
     """
     device = choose_device()
     generator = fast.generator(models.DenseGenerator().eval().to(device))
-    # Channels last: the same sums in an order that convolutions of many channels go through sooner.
+    # Channels last: the same sums in an order that is faster for convolutions of many channels.
     classifier = models.motion_resnet18(400).eval().to(device, memory_format=torch.channels_last)
     network = models.DMCNet(generator, classifier).eval()
     with default_clip(clip) as path:
@@ -60,7 +59,7 @@ def rows(
         }
         times = measure(calls, repeats=repeats, warmup=1)
         name = path.name
-    taken = {"TV-L1 path": 2, "TV-L1": 1, "cue": batch}  # frames a call; else ``frames``
+    per_call = dict.fromkeys(calls, frames) | {"TV-L1 path": 2, "TV-L1": 1, "cue": batch}
     found = []
     for task, theirs, ours, target in (
         ("whole path, beside decoding, TV-L1, ResNet-18", "TV-L1 path", "our path", PATH_TARGET),
@@ -69,8 +68,8 @@ def rows(
         ("whole path in bfloat16, beside float32", "our path", "our path in bfloat16", None),
     ):
         row = {"task": task, "clip": name, "device": device, "batch": batch}
-        row |= times[theirs].ms("theirs", per=taken.get(theirs, frames))
-        row |= times[ours].ms("ours", per=taken.get(ours, frames))
+        for side, call in (("theirs", theirs), ("ours", ours)):
+            row |= times[call].ms(side, per=per_call[call])
         row |= {"fps": 1e3 / row["ours_ms"], "gain": row["theirs_ms"] / row["ours_ms"]}
         found.append(row | {"target": target, "repeats": repeats})
     return found
@@ -86,7 +85,7 @@ def _in_bfloat16(network: models.DMCNet, device: str) -> stream.Network:
 
 
 def by_cue(clip: Path, network: stream.Network, frames: int, *, batch: int, device: str) -> Call:
-    """A call that scores the first ``frames`` P-frames as :func:`dmclib.stream.classify` does."""
+    """A call that scores the first ``frames`` P-frames as :func:`dmclib.fast.classify` does."""
     return lambda: exhaust(
         islice(stream.classify(clip, network, batch=batch, device=device), frames)
     )
@@ -127,12 +126,12 @@ def curves(
     """How the cost grows: rows of milliseconds along three axes.
 
     Args:
-        clip: MPEG-4 Part 2 with as many frames as the longest of ``frames``, and one more.
-        frames: axis "frames": a whole video's cost when its first so many frames are looked at, by
-            DMC-Net's stream (vectors and residual, generator, ResNet-18) and by RGB, DIS and the
-            same classifier.
+        clip: MPEG-4 Part 2 with one frame more than the longest of ``frames``.
+        frames: axis "frames": the cost of a whole video when its first frames, so many, are looked
+            at: by DMC-Net's stream (vectors and residual, generator, ResNet-18), and by RGB, DIS
+            and the same classifier.
         sizes: axis "size": one frame of this side, px, for the parts alone.
-        batches: axis "batch": a frame's share of a batch at 224 px, for the networks alone.
+        batches: axis "batch": one frame's share of a batch at 224 px, for the networks alone.
         repeats: timed runs.
         device: of the networks.
 
@@ -151,11 +150,11 @@ def curves(
     network = models.DMCNet(fast.generator(models.DenseGenerator().eval().to(device)), classifier)
     for count in frames:
         setting = {"batch": min(count, 8), "device": device}
-        ways = {
+        paths = {
             "DMC-Net": by_cue(clip, network, count, **setting),
             "RGB, DIS, ResNet-18": by_flow(clip, classifier, count, method="dis", **setting),
         }
-        note("frames", count, ways)
+        note("frames", count, paths)
     for size in sizes:
         methods = flow_methods(size, device)
         field = torch.randn(1, 2, size, size, device=device)

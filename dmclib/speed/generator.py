@@ -1,27 +1,26 @@
-"""Rows of ``dmc bench generator``: the cue's network beside the least that this machine allows."""
+"""Rows of ``dmc bench generator``: the cue's network against the least that this machine allows."""
 
 import copy
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from dmclib import fast, models
-from dmclib.speed.timing import forward, measure
+from dmclib.speed.timing import Call, forward, measure
 
 
 def limits(device: str, *, repeats: int = 10) -> dict[str, float]:
     """What this machine gives to the simplest of programs, measured: the two sides of a roofline.
 
-    Of the repeats it is the first quartile of the times: a limit that others' work had a part in
-    would be none.
+    Each is the first quartile of its times, so that other programs do not lower the limit.
 
     Returns:
         ``gflops``: floating-point operations of a float32 product of two 2048 x 2048 matrices (two
-        for each multiply-add), in 10^9 a second. ``gb_per_s``: bytes read and written by copying
-        256 MB, in 10^9 a second.
+        per multiply-add), in 10^9 per second. ``gb_per_s``: bytes read and written by copying
+        256 MB, in 10^9 per second.
     """
     a, b = torch.randn(2, 2048, 2048, device=device)
     source = torch.zeros(64 * 2**20, device=device)
@@ -34,11 +33,11 @@ def limits(device: str, *, repeats: int = 10) -> dict[str, float]:
     }
 
 
-def generator_floor(found: Mapping[str, float], *, size: int = 224) -> dict[str, float]:
-    """The least time a frame's cue can take here, if only input and output pass through memory.
+def generator_floor(machine: Mapping[str, float], *, size: int = 224) -> dict[str, float]:
+    """The least time that one cue can take here, if only input and output pass through memory.
 
     Args:
-        found: what :func:`limits` measured.
+        machine: what :func:`limits` measured.
         size: side of the picture.
 
     Returns:
@@ -48,14 +47,14 @@ def generator_floor(found: Mapping[str, float], *, size: int = 224) -> dict[str,
     shapes = (1, 2, size, size), (1, 3, size, size)
     operations = 2 * models.count_macs(models.DenseGenerator(), *shapes)
     moved = 4 * (2 + 3 + 2) * size * size
-    compute, memory = operations / found["gflops"] / 1e6, moved / found["gb_per_s"] / 1e6
+    compute, memory = operations / machine["gflops"] / 1e6, moved / machine["gb_per_s"] / 1e6
     return {"compute_ms": compute, "memory_ms": memory, "floor_ms": max(compute, memory)}
 
 
 def concatenated(network: models.DenseGenerator, motion: Tensor, residual: Tensor) -> Tensor:
-    """The cue as the paper draws it and the released code makes it: all maps stacked, every layer.
+    """The cue as the paper draws it and the released code computes it: every layer's input stacked.
 
-    The reference that the faster forms are held against, in time and in value.
+    The faster forms are compared with this one, in time and in value.
     """
     x = torch.cat([motion, residual], dim=1)
     for layer in network.layers:
@@ -64,7 +63,7 @@ def concatenated(network: models.DenseGenerator, motion: Tensor, residual: Tenso
 
 
 def rows(*, size: int = 224, repeats: int = 15) -> list[dict]:
-    """Time the generator's forms beside the paper's own, in turn, and beside the machine's floor.
+    """Time the generator's forms against the paper's own, in turn, and the machine's floor.
 
     The paper's own is ``eager``: PyTorch, all maps stacked before every layer
     (:func:`concatenated`). ``summed`` is ``DenseGenerator.forward``, ``torch.compile`` what
@@ -73,10 +72,10 @@ def rows(*, size: int = 224, repeats: int = 15) -> list[dict]:
     its defaults: on a GPU its float32 convolutions are TF32.
 
     Returns:
-        A row for each device (the CPU at batch 1 and 8, a GPU at batch 1 and 64) and form but the
-        paper's: milliseconds a frame of both with quartiles, ``gain`` (eager over this form), the
-        ``floor_ms`` of :func:`generator_floor`, how many times that this form takes, and the
-        largest difference of its cue to eager's. What cannot run says what it ``needs``.
+        A row per device (the CPU at batch 1 and 8, a GPU at batch 1 and 64) and form, the paper's
+        excepted: milliseconds per frame of both with quartiles, ``gain`` (eager over this form),
+        the ``floor_ms`` of :func:`generator_floor`, how many times that this form takes, and the
+        largest difference of its cue from eager's. What cannot run says what it ``needs``.
     """
     found = rows_on("cpu", batches=[1, 8], size=size, repeats=repeats)
     if torch.cuda.is_available():
@@ -96,19 +95,19 @@ def rows_on(device: str, *, batches: Sequence[int], size: int, repeats: int) -> 
         calls = {"eager": forward(partial(concatenated, network), *inputs)}
         calls |= {name: forward(form, *inputs) for name, form in forms.items()}
         if device == "cuda":
-            calls["fast, CUDA graph"] = in_graph(calls["fast"])
+            calls["fast, CUDA graph"] = _in_graph(calls["fast"])
             half = fast.generator(copy.deepcopy(network).bfloat16())
             calls["fast, bfloat16"] = forward(half, *(x.bfloat16() for x in inputs))
-        about = {"task": "cue", "device": device, "size": size, "batch": batch}
+        setting = {"task": "cue", "device": device, "size": size, "batch": batch}
         try:
             calls["torch.compile"]()
         except Exception as problem:  # whatever its compiler lacks, the other rows stand
             del calls["torch.compile"]
             reason = f"a torch.compile that works ({type(problem).__name__} here)"
-            found.append({**about, "form": "torch.compile", "needs": reason})
+            found.append({**setting, "form": "torch.compile", "needs": reason})
         reference, times = calls["eager"](), measure(calls, repeats=repeats)
         for form in list(calls)[1:]:
-            row = {**about, "form": form, **times["eager"].ms("eager", per=batch)}
+            row = {**setting, "form": form, **times["eager"].ms("eager", per=batch)}
             row |= times[form].ms("ours", per=batch)
             row |= {"gain": row["eager_ms"] / row["ours_ms"], "floor_ms": floor}
             row["times_the_floor"] = row["ours_ms"] / floor
@@ -117,18 +116,18 @@ def rows_on(device: str, *, batches: Sequence[int], size: int, repeats: int) -> 
     return found
 
 
-def compiled(network: models.DenseGenerator) -> Callable[[Tensor, Tensor], Tensor]:
-    """:func:`concatenated` by PyTorch's compiler, which takes half a minute at the first call."""
-    # It looks for a CUDA toolkit, and says at length if it finds one without a GPU.
+def compiled(network: models.DenseGenerator) -> Call:
+    """:func:`concatenated` by PyTorch's compiler; its first call takes half a minute."""
+    # It looks for a CUDA toolkit, and logs at length if it finds one without a GPU.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     return torch.compile(partial(concatenated, network), dynamic=False)
 
 
-def in_graph(call: Callable[[], Tensor]) -> Callable[[], Tensor]:
-    """The call as a CUDA graph: all that it launches, launched again at once, into one result."""
+def _in_graph(call: Call) -> Call:
+    """The call as a CUDA graph: all its launches recorded once, then replayed into one result."""
     aside = torch.cuda.Stream()
     aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):  # what is made at a first call only is not to be captured
+    with torch.cuda.stream(aside):  # work of a first call only must not be recorded
         call()
     torch.cuda.current_stream().wait_stream(aside)
     graph = torch.cuda.CUDAGraph()

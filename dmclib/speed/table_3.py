@@ -1,10 +1,10 @@
 """Rows of ``dmc bench table3``: Table 3 of the paper (4.4), every competitor in the same run.
 
-The paper's own figures are nowhere in it. Weights are random: they change no time. All runs in
-float32 as PyTorch does it by default; the generator in the form that :mod:`dmclib.fast` chooses.
+None of the paper's own figures is in it. Weights are random; they do not change a time. All runs in
+float32 as PyTorch does by default; the generator in the form that :mod:`dmclib.fast` chooses.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from itertools import islice
@@ -20,39 +20,39 @@ from dmclib import codec, fast, flow, models
 from dmclib.errors import DMCError
 from dmclib.machine import choose_device
 from dmclib.speed.clips import default_clip, drifting_texture, exhaust
-from dmclib.speed.timing import Timing, forward, measure
+from dmclib.speed.timing import Call, Timing, forward, measure
 
 GOP = 12  # frames: an I-frame and eleven P-frames
 PWC = models.GeneratorConfig(widths=(128, 128, 96, 64, 32))  # Table 1's large generator
-Call = Callable[[], object]
 
 
 def networks(size: int, batch: int, device: str) -> dict[str, Call]:
     """Forward passes of the networks of Table 3 (a), by name, each over a batch of its input."""
 
-    def pictures(channels: int) -> Tensor:
+    def planes(channels: int) -> Tensor:
         return torch.randn(batch, channels, size, size, device=device)
 
-    def ready(network: nn.Module) -> nn.Module:
-        return network.eval().to(device)
+    def timed(network: nn.Module, channels: int) -> Call:
+        return forward(network.eval().to(device), planes(channels))
 
+    # Two-stream networks see ten planes: the flow of five frames (Simonyan and Zisserman, 2014).
+    ten = {"out_channels": 64, "kernel_size": 7, "stride": 2, "padding": 3, "bias": False}
     inception = {"weights": None, "init_weights": False, "aux_logits": False}
     by_rgb, by_flow = (torchvision.models.googlenet(**inception) for _ in "ab")
-    # Two-stream networks see ten planes: the flow of five frames (Simonyan and Zisserman, 2014).
-    by_flow.conv1.conv = nn.Conv2d(10, 64, kernel_size=7, stride=2, padding=3, bias=False)
+    by_flow.conv1.conv = nn.Conv2d(10, **ten)
     deep, deep_flow = (torchvision.models.resnet152(weights=None) for _ in "ab")
-    deep_flow.conv1 = nn.Conv2d(10, 64, kernel_size=7, stride=2, padding=3, bias=False)
-    generator = fast.generator(ready(models.DenseGenerator()))
-    dmc = models.DMCNet(generator, ready(models.motion_resnet18(400))).eval()
-    vectors, residual = pictures(2), pictures(3)
+    deep_flow.conv1 = nn.Conv2d(10, **ten)
+    generator = fast.generator(models.DenseGenerator().eval().to(device))
+    dmc = models.DMCNet(generator, models.motion_resnet18(400).to(device)).eval()
+    vectors, residual = planes(2), planes(3)
     return {
-        "GoogLeNet RGB": forward(ready(by_rgb), pictures(3)),
-        "GoogLeNet flow": forward(ready(by_flow), pictures(10)),
-        "ResNet-152 RGB": forward(ready(deep), pictures(3)),
-        "ResNet-152 flow": forward(ready(deep_flow), pictures(10)),
-        "ResNet-18 vectors": forward(ready(models.motion_resnet18(400)), pictures(2)),
-        "ResNet-18 residual": forward(ready(models.motion_resnet18(400, channels=3)), pictures(3)),
-        "ResNet-18 flow": forward(ready(models.motion_resnet18(400)), pictures(2)),
+        "GoogLeNet RGB": timed(by_rgb, 3),
+        "GoogLeNet flow": timed(by_flow, 10),
+        "ResNet-152 RGB": timed(deep, 3),
+        "ResNet-152 flow": timed(deep_flow, 10),
+        "ResNet-18 vectors": timed(models.motion_resnet18(400), 2),
+        "ResNet-18 residual": timed(models.motion_resnet18(400, channels=3), 3),
+        "ResNet-18 flow": timed(models.motion_resnet18(400), 2),
         "generator": forward(generator, vectors, residual),
         "ResNet-18 cue": forward(dmc.classifier, vectors),
         "generator + ResNet-18": forward(dmc, vectors, residual),
@@ -68,7 +68,8 @@ METHODS = {
     "CoViAR + TV-L1": _COVIAR | {"P": [*_COVIAR["P"], "ResNet-18 flow"]},
     "DMC-Net": _COVIAR | {"P": [*_COVIAR["P"], "generator + ResNet-18"]},
 }
-# One needs the other's output: taken apart to see where the time goes, together beside others.
+# One needs the other's output. Taken apart to see where the time goes; one call at the same time
+# as others.
 CHAINS = {"generator + ResNet-18": ("generator", "ResNet-18 cue")}
 PREPARATION = {
     "two-stream GoogLeNet": ["RGB", "TV-L1"],
@@ -80,7 +81,7 @@ PREPARATION = {
 
 
 def preparation(clip: Path, *, repeats: int, frames: int = 36) -> dict[str, Timing]:
-    """Time a frame's way from the file to the networks, on the processor.
+    """Time what one frame costs before the networks, on the processor.
 
     "RGB" decodes pictures; "vectors and residual" decodes those with motion and residual; "TV-L1"
     is OpenCV's flow of one pair, at the clip's size as the paper's targets were made.
@@ -109,46 +110,46 @@ def table_3a(
     repeats: int = 5,
     device: str | None = None,
 ) -> list[dict]:
-    """Rows of Table 3 (a): milliseconds a frame, averaged over a GOP of twelve frames.
+    """Rows of Table 3 (a): milliseconds per frame, averaged over a GOP of twelve frames.
 
     An I-frame costs CoViAR and DMC-Net one ResNet-152, a P-frame the small networks; so a frame
     costs (I + 11 P) / 12 on average. The paper says "average per-frame", and its 0.59 ms is less
     than one ResNet-152 takes there. Two-stream methods run both networks on every frame.
 
     Args:
-        prepared: what :func:`preparation` found.
+        prepared: what :func:`preparation` returned.
         size: side of the networks' input.
         batches: frames that a network takes at once; 1 in the paper.
         repeats: timed passes of each.
         device: of the networks; by default :func:`choose_device`.
 
     Returns:
-        One row a method and batch: ``preprocess_ms``, ``networks_ms`` (one after another),
+        One row per method and batch: ``preprocess_ms``, ``networks_ms`` (one after another),
         ``at_once_ms`` (a frame's networks at the same time), ``total_ms`` and ``fps`` (with
-        ``networks_ms``), ``total_at_once_ms`` and ``fps_at_once``; the times have quartiles, those
-        of their parts weighted alike. And one row (``table`` "parts") for each part of a frame's
-        time, one network after another.
+        ``networks_ms``), ``total_at_once_ms`` and ``fps_at_once``. Quartiles of a sum are sums of
+        quartiles. Then one row (``table`` "parts") per part of a frame's time, one network after
+        another.
     """
-    device, found = device or choose_device(), []
+    device, rows = device or choose_device(), []
+    groups = {tuple(n) for uses in METHODS.values() for n in uses.values() if len(n) > 1}
     for batch in batches:
         calls = networks(size, batch, device)
-        several = {tuple(n) for uses in METHODS.values() for n in uses.values() if len(n) > 1}
         with ExitStack() as stack:
             together = {
                 names: stack.enter_context(at_once([calls[name] for name in names], device))
-                for names in several
+                for names in groups
             }
             times = measure(calls | together, repeats=repeats, warmup=1)
         for method in METHODS:
-            about = {"method": method, "device": device, "size": size, "batch": batch}
-            found += _method_rows(about, times, prepared, repeats)
-    return found
+            setting = {"method": method, "device": device, "size": size, "batch": batch}
+            rows += _method_rows(setting, times, prepared, repeats)
+    return rows
 
 
-def _method_rows(about: dict, times: Mapping, prepared: Mapping, repeats: int) -> list[dict]:
-    uses, batch = METHODS[about["method"]], about["batch"]
+def _method_rows(setting: dict, times: Mapping, prepared: Mapping, repeats: int) -> list[dict]:
+    uses, batch = METHODS[setting["method"]], setting["batch"]
     share = {"every": 1 / batch, "I": 1 / GOP / batch, "P": (GOP - 1) / GOP / batch}
-    before = [(name, prepared[name], 1.0) for name in PREPARATION[about["method"]]]
+    before = [(name, prepared[name], 1.0) for name in PREPARATION[setting["method"]]]
     single = [
         (name, times[name], share[kind])
         for kind in uses
@@ -163,52 +164,49 @@ def _method_rows(about: dict, times: Mapping, prepared: Mapping, repeats: int) -
     }
     for name, last in (("total", "networks"), ("total_at_once", "at_once")):
         sums[name] = _sum([(sums["preprocess"], 1), (sums[last], 1)])
-    row = {"table": "3a"} | about
+    row = {"table": "3a"} | setting
     for name, timing in sums.items():
         row |= timing.ms(name)
     row |= {"fps": 1 / sums["total"].median, "fps_at_once": 1 / sums["total_at_once"].median}
     parts = [
-        {"table": "parts"} | about | {"part": name} | _sum([(timing, weight)]).ms("part")
+        {"table": "parts"} | setting | {"part": name} | _sum([(timing, weight)]).ms("part")
         for name, timing, weight in before + single
     ]
     return [row | {"repeats": repeats}, *parts]
 
 
-# --- Table 3 (b) and beyond ---------------------------------------------------------------------
+OPENCV = {"TV-L1 (OpenCV)": "tvl1", "Farneback": "farneback", "DIS": "dis"}
 
 
 def flow_methods(size: int, device: str) -> dict[str, Call]:
     """Table 3 (b)'s competitors, each over one pair of pictures or one P-frame of ``size`` px."""
-    pictures = [
-        np.ascontiguousarray(picture)
-        for picture in islice(drifting_texture(height=size, width=size), 2)
-    ]
-    first, second = (
-        torch.from_numpy(p).to(device).permute(2, 0, 1)[None] / 127.5 - 1 for p in pictures
-    )
-    motion, residual = (torch.randn(1, n, size, size, device=device) for n in (2, 3))
-    raft = torchvision.models.optical_flow
-    large, small = (
-        make(weights=None).eval().to(device) for make in (raft.raft_large, raft.raft_small)
-    )
-    generator = fast.generator(models.DenseGenerator().eval().to(device))
+    texture = islice(drifting_texture(height=size, width=size), 2)
+    pictures = [np.ascontiguousarray(picture) for picture in texture]
+    pair = [torch.from_numpy(p).to(device).permute(2, 0, 1)[None] / 127.5 - 1 for p in pictures]
+    fields = [torch.randn(1, n, size, size, device=device) for n in (2, 3)]
 
     def opencv(method: flow.Method) -> Call:
         return lambda: flow.estimate(*pictures, method=method)
 
+    def in_torch() -> None:
+        exhaust(flow.estimate_clip(pictures, method="tvl1-torch", device=device))
+
+    def ready(network: nn.Module) -> nn.Module:
+        return network.eval().to(device)
+
+    raft = torchvision.models.optical_flow
+    large, small = (ready(make(weights=None)) for make in (raft.raft_large, raft.raft_small))
+    generator = fast.generator(ready(models.DenseGenerator()))
+    tvl1, farneback, dis = (opencv(method) for method in OPENCV.values())
     return {
-        "TV-L1 (OpenCV)": opencv("tvl1"),
-        "TV-L1 (torch)": lambda: list(
-            flow.estimate_clip(pictures, method="tvl1-torch", device=device)
-        ),
-        "Farneback": opencv("farneback"),
-        "DIS": opencv("dis"),
-        "RAFT large": forward(large, first, second),
-        "RAFT small": forward(small, first, second),
-        "PWC-size estimator": forward(
-            models.DenseGenerator(PWC).eval().to(device), motion, residual
-        ),
-        "DMC generator": forward(generator, motion, residual),
+        "TV-L1 (OpenCV)": tvl1,
+        "TV-L1 (torch)": in_torch,
+        "Farneback": farneback,
+        "DIS": dis,
+        "RAFT large": forward(large, *pair),
+        "RAFT small": forward(small, *pair),
+        "PWC-size estimator": forward(ready(models.DenseGenerator(PWC)), *fields),
+        "DMC generator": forward(generator, *fields),
     }
 
 
@@ -219,20 +217,20 @@ def table_3b(
     methods: Sequence[str] | None = None,
     device: str | None = None,
 ) -> list[dict]:
-    """Rows of Table 3 (b): a frame's motion by each method, alone and with a ResNet-18 behind it.
+    """Rows of Table 3 (b): a frame's motion by each method, alone and followed by a ResNet-18.
 
     Args:
         size: side of the pictures that all of them see, a multiple of 8 from 128 px (RAFT's terms).
         repeats: timed runs, one pair each.
         methods: keys of :func:`flow_methods`; all by default.
-        device: of whatever runs in torch; OpenCV's methods have the processor.
+        device: of whatever runs in torch; OpenCV's methods run on the processor.
 
     Returns:
-        One row a method: ``ms``, ``fps``, ``with_resnet18_ms`` (both medians added, as in the
+        One row per method: ``ms``, ``fps``, ``with_resnet18_ms`` (both medians added, as in the
         paper), ``with_resnet18_fps``, quartiles; or ``needs``.
     """
     device = device or choose_device()
-    calls, found = flow_methods(size, device), []
+    calls, rows = flow_methods(size, device), []
     classifier = models.motion_resnet18(400).eval().to(device)
     timed = {"ResNet-18": forward(classifier, torch.randn(1, 2, size, size, device=device))}
     for name in methods or calls:
@@ -240,39 +238,32 @@ def table_3b(
             calls[name]()
             timed[name] = calls[name]
         except DMCError as error:
-            found.append({"table": "3b", "method": name, "needs": str(error)})
+            rows.append({"table": "3b", "method": name, "needs": str(error)})
     times = measure(timed, repeats=repeats, warmup=1)
     behind = times.pop("ResNet-18")
     for name, alone in times.items():
-        both = _sum([(alone, 1), (behind, 1)])
-        where = "cpu" if "torch" not in name and name in _OPENCV else device
-        row = {"table": "3b", "method": name, "device": where, "size": size}
+        both, place = _sum([(alone, 1), (behind, 1)]), "cpu" if name in OPENCV else device
+        row = {"table": "3b", "method": name, "device": place, "size": size}
         row |= {key.removeprefix("alone_"): value for key, value in alone.ms("alone").items()}
         row |= {"fps": 1 / alone.median} | both.ms("with_resnet18")
-        found.append(row | {"with_resnet18_fps": 1 / both.median, "repeats": repeats})
-    return found
-
-
-_OPENCV = {"TV-L1 (OpenCV)", "Farneback", "DIS"}
+        rows.append(row | {"with_resnet18_fps": 1 / both.median, "repeats": repeats})
+    return rows
 
 
 def rows() -> list[dict]:
     """Both tables at the paper's size, for ``dmc bench table3``."""
     with default_clip() as clip:
         prepared = preparation(clip, repeats=5)
-        found = [*table_3a(prepared, batches=(1, 4), repeats=3), *table_3b(repeats=3)]
-    return [row for row in found if row["table"] != "parts"]
-
-
-# --- helpers ------------------------------------------------------------------------------------
+        both = [*table_3a(prepared, batches=(1, 4), repeats=3), *table_3b(repeats=3)]
+    return [row for row in both if row["table"] != "parts"]
 
 
 @contextmanager
 def at_once(calls: Sequence[Call], device: str) -> Iterator[Call]:
     """Make one call of several that run at the same time and end together.
 
-    On a GPU each has a stream of its own; on the processor each has a thread, and torch's threads
-    are shared out among them.
+    On a GPU each has a stream of its own. On the processor each has a thread, and torch's threads
+    are divided among them.
     """
     if device == "cuda":
         streams = [torch.cuda.Stream() for _ in calls]
@@ -291,7 +282,7 @@ def at_once(calls: Sequence[Call], device: str) -> Iterator[Call]:
     threads, all_there = torch.get_num_threads(), Barrier(len(calls))
 
     def begin() -> None:
-        torch.get_num_threads()  # what torch does once a thread; later it would undo the next line
+        torch.get_num_threads()  # torch sets up a thread once; later it would undo the next line
         torch.set_num_threads(max(1, threads // len(calls)))
         all_there.wait()
 
@@ -302,7 +293,7 @@ def at_once(calls: Sequence[Call], device: str) -> Iterator[Call]:
 
 
 def _sum(parts: Sequence[tuple[Timing, float]]) -> Timing:
-    """Times that follow one another, each so often; the quartiles are added like the medians."""
+    """Times that follow one another, each times its weight; quartiles are added like medians."""
     sides = ("median", "lower", "upper")
     seconds = [sum(getattr(timing, side) * weight for timing, weight in parts) for side in sides]
     return Timing(*seconds, min(timing.repeats for timing, _ in parts))

@@ -1,16 +1,18 @@
 """One timing protocol for every speed row: interleaved repeats, median and quartiles.
 
-Two things are compared by running them in turn, A B A B, in one process: whatever else the machine
-does meanwhile then falls on both alike, and their ratio stands even where the times do not.
+Two things are compared by running them in turn, A B A B, in one process. Whatever else the machine
+does meanwhile falls on both alike, and their ratio stands even where the times do not.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+
+Call = Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -22,36 +24,39 @@ class Timing:
     upper: float  # third quartile
     repeats: int
 
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> "Timing":
+        """Median and quartiles of these times."""
+        lower, median, upper = np.quantile(seconds, [0.25, 0.5, 0.75]).tolist()
+        return cls(median, lower, upper, len(seconds))
+
     def ms(self, name: str, *, per: float = 1) -> dict[str, float]:
         """Columns of a speed row: ``<name>_ms`` and its quartiles ``_lower_ms``, ``_upper_ms``.
 
-        ``per`` divides all three: the frames of a batch, for milliseconds a frame.
+        ``per`` divides all three: the frames of a batch, for milliseconds per frame.
         """
         sides = {"": self.median, "_lower": self.lower, "_upper": self.upper}
         return {f"{name}{side}_ms": 1e3 * seconds / per for side, seconds in sides.items()}
 
+    def rate(self, name: str, count: float) -> dict[str, float]:
+        """Columns of a speed row: ``count`` per second as ``name``, its quartiles as their own."""
+        return {name: count / self.median, "lower": count / self.upper, "upper": count / self.lower}
+
 
 def measure(
-    functions: Mapping[str, Callable[[], object]],
-    *,
-    repeats: int = 15,
-    warmup: int = 2,
-    synchronize: Callable[[], object] | None = None,
-    clock: Callable[[], float] | None = None,
+    functions: Mapping[str, Call], *, repeats: int = 15, warmup: int = 2
 ) -> dict[str, Timing]:
     """Time functions against each other.
 
-    Where there is a CUDA GPU, a call is the time between two events on its current stream, one
-    before the call and one behind all that it left to do; a function that uses further streams has
-    them joined when it returns. Work on the processor falls between the events and counts too.
-    Elsewhere it is wall time.
+    On a CUDA GPU a call's time lies between two events on its current stream, one before the call
+    and one behind all work that it has queued; a function that uses further streams must join them
+    before it returns. Work on the processor falls between the events and counts too. Without a GPU
+    it is wall time.
 
     Args:
         functions: name -> what to call; called in this order, again and again.
         repeats: timed calls of each.
         warmup: untimed calls of each beforehand (caches, memory pools, GPU kernels).
-        synchronize, clock: what to wait for before each look at the clock, and the clock, in
-            seconds. Either takes the place of the events; tests give their own.
 
     Returns:
         Name -> :class:`Timing`, in the order given.
@@ -61,31 +66,25 @@ def measure(
     """
     if repeats < 1:
         raise ValueError(f"repeats is {repeats}; at least one call must be timed.")
-    with_events = synchronize is None and clock is None and torch.cuda.is_available()
-    synchronize, clock = synchronize or (lambda: None), clock or time.perf_counter
+    duration = _between_events if torch.cuda.is_available() else _on_the_wall
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for turn in range(warmup + repeats):
         for name, function in functions.items():
-            if with_events:
-                taken = _between_events(function)
-            else:
-                synchronize()
-                start = clock()
-                function()
-                synchronize()
-                taken = clock() - start
+            taken = duration(function)
             if turn >= warmup:
                 seconds[name].append(taken)
-    timings = {}
-    for name, taken in seconds.items():
-        lower, median, upper = np.quantile(taken, [0.25, 0.5, 0.75]).tolist()
-        timings[name] = Timing(median, lower, upper, repeats)
-    return timings
+    return {name: Timing.of(taken) for name, taken in seconds.items()}
 
 
-def _between_events(function: Callable[[], object]) -> float:
+def _on_the_wall(function: Call) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def _between_events(function: Call) -> float:
     before, after = (torch.cuda.Event(enable_timing=True) for _ in "ab")
-    torch.cuda.synchronize()  # what is still under way does not belong to this call
+    torch.cuda.synchronize()  # earlier work does not belong to this call
     before.record()
     function()
     after.record()
@@ -95,7 +94,7 @@ def _between_events(function: Callable[[], object]) -> float:
 
 @contextmanager
 def pinned(threads: int) -> Iterator[None]:
-    """Hold torch and OpenCV, where it is installed, to a number of threads; put back afterwards.
+    """Hold torch and OpenCV, where it is installed, to a number of threads; restore it afterwards.
 
     For rows that compare the two: by default each takes as many as it likes.
     """
@@ -115,11 +114,11 @@ def pinned(threads: int) -> Iterator[None]:
             cv2.setNumThreads(before[1])
 
 
-def forward(network: Callable, *inputs: torch.Tensor) -> Callable[[], object]:
-    """A call that runs the network over these inputs, without gradients."""
+def forward(network: Callable, *inputs: torch.Tensor) -> Call:
+    """A call that runs the network on these inputs, without gradients."""
 
     def call() -> object:
-        with torch.inference_mode():  # here and not around: it holds for one thread alone
+        with torch.inference_mode():  # here, not around: it holds for the current thread only
             return network(*inputs)
 
     return call
