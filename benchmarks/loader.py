@@ -6,6 +6,7 @@ residual and flow, cropped, mirrored and normalised.
 
 import cProfile
 import pstats
+import random
 import tempfile
 from collections import deque
 from pathlib import Path
@@ -22,6 +23,7 @@ from dmclib.speed import timing
 from dmclib.transforms import Sample
 
 LIMIT = 60.0  # samples a second with two workers on two cores: the project's own
+LIMIT_MS, LIMIT_KB = 2.0, 20.0  # a random read of stored flow on one core, its size: likewise
 CLIPS = 8  # that are read; each again and again, at other frames
 PASS = 48  # samples that are timed together
 BATCH = 16  # clips
@@ -42,7 +44,9 @@ def rows(prepared: str | Path | None = None, *, repeats: int = 5) -> list[dict]:
         For each part of the work a row with ``part_ms`` on one core for one sample and its
         quartiles over the passes. ``transport`` is the way of a finished sample through one worker
         and into a batch; what tells the other parts apart is a profiler, whose own time is in them.
-        Then rows of ``samples_per_second``, the last with the ``limit`` that it is held to.
+        Then rows of ``samples_per_second``, the last with the ``limit`` that it is held to. Last a
+        row of stored flow: ``read_ms`` of one random field of a closed file, its quartiles, and
+        ``kb`` per field (1000 bytes, container included), with ``limit_ms`` and ``limit_kb``.
 
     Raises:
         DatasetError: ``prepared`` is no prepared folder, or has no flow.
@@ -69,13 +73,27 @@ def rows(prepared: str | Path | None = None, *, repeats: int = 5) -> list[dict]:
         }
         passes = {name: lambda stream=stream: _pass(stream) for name, stream in streams.items()}
         times = timing.measure(passes, repeats=repeats, warmup=1)
+        field = {"task": "a stored field", "clip": what} | _stored_field(clips, 12 * repeats)
     part = times.pop("transport").ms("part", per=PASS)
     found.append({"task": "a sample: transport", "clip": what, **part, "repeats": repeats})
     for name, taken in times.items():
         row = {"task": f"samples, {name}", "clip": what, "samples_per_second": PASS / taken.median}
         row |= {"lower": PASS / taken.upper, "upper": PASS / taken.lower}
         found.append(row | ({"limit": LIMIT} if name == "2 workers" else {}) | {"repeats": repeats})
-    return found
+    return [*found, field]
+
+
+def _stored_field(clips: list[Clip], repeats: int) -> dict:
+    counts = {clip: codec.probe(clip.flow).frames for clip in clips}
+    dice = random.Random(0)
+
+    def read() -> None:
+        clip = dice.choice(clips)
+        store.read(clip.flow, [dice.randint(1, counts[clip])])
+
+    kb = sum(clip.flow.stat().st_size for clip in counts) / sum(counts.values()) / 1e3
+    row = timing.measure({"read": read}, repeats=repeats)["read"].ms("read") | {"kb": kb}
+    return row | {"limit_ms": LIMIT_MS, "limit_kb": LIMIT_KB, "repeats": repeats}
 
 
 class _Ready(Dataset):

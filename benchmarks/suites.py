@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import codec, flow, loader, recognition, storage, training
+from benchmarks import codec, flow, loader, recognition, training
 from dmclib import machine, results
 from dmclib.errors import DMCError
 from dmclib.speed import end_to_end, generator, table_3, timing
@@ -24,7 +24,6 @@ Rows = list[dict]
 SUITES: dict[str, Callable[..., Rows]] = {
     "codec": codec.rows,
     "flow": flow.rows,
-    "storage": storage.rows,
     "loader": loader.rows,
     "generator": generator.rows,
     "training": training.rows,

@@ -212,8 +212,7 @@ def bench(
     suite: Annotated[
         str,
         typer.Argument(
-            help="codec, flow, storage, loader, generator, training, table3, path, recognition "
-            "or all"
+            help="codec, flow, loader, generator, training, table3, path, recognition or all"
         ),
     ] = "all",
     clip: Annotated[Path | None, typer.Argument(help="MPEG-4 clip, for suite codec")] = None,

@@ -196,6 +196,7 @@ def _make(task: dict, beat: Callable[[], None]) -> bool:
     else:
         made = True
         record.unlink(missing_ok=True)
+        field_file.with_suffix(".flow").unlink(missing_ok=True)  # of manifest.FORMAT 1
         written = store.write(field_file, _fields(clip, task["flow"]["method"], beat))
         if written != new["clip"]["frames"] - 1:
             raise VideoError(

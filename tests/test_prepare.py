@@ -96,7 +96,7 @@ def test_a_prepared_video_is_what_the_codec_and_flow_make_of_it(original, tmp_pa
     # Flow is between the frames that a training sees, those of the prepared clip.
     seen = list(codec.decode_rgb(clip))
     assert seen[0].shape == (256, 340, 3)
-    assert store.count(fields) == len(seen) - 1 == 3
+    assert codec.probe(fields).frames == len(seen) - 1 == 3
     for n in range(1, 4):
         wanted = flow.estimate(seen[n - 1], seen[n], method="dis").clip(-20, 20)
         stored = store.read(fields, [n])[0]
@@ -147,7 +147,7 @@ def test_another_time_alone_makes_nothing_new_and_another_content_does(copied):
     report = run(root, out, flow="dis")
     assert (report.made, report.kept) == (1, 3)
     changed = {path for path, inode in stamps(out).items() if before[path] != inode}
-    assert changed == {"clips/class0/0.mp4.mp4", "flow/class0/0.mp4.flow"}
+    assert changed == {"clips/class0/0.mp4.mp4", f"flow/class0/0.mp4{store.SUFFIX}"}
     assert manifest.read(out).entries["class0/0.mp4"].frames == 5
 
 
@@ -206,6 +206,25 @@ def test_the_same_clip_from_a_newer_encoder_keeps_its_flow(copied):
     run(root, out, flow="dis")
     kept = {path for path, inode in stamps(out).items() if before[path] == inode}
     assert kept == {path for path in before if path.startswith("flow/")}
+
+
+def test_a_folder_of_the_older_format_keeps_its_clips_and_has_its_flow_made_anew(copied):
+    root, out = copied
+    text, before = (out / manifest.FILE).read_text(), stamps(out)
+    for record in (out / "records").rglob("*.json"):
+        content = json.loads(record.read_text())
+        content["flow"]["made"]["stored_as"] = ".flow"
+        record.write_text(json.dumps(content))
+    for path in (out / "flow").rglob(f"*{store.SUFFIX}"):
+        path.rename(path.with_suffix(".flow"))
+    (out / manifest.FILE).write_text(text.replace(f'"format": {manifest.FORMAT}', '"format": 1', 1))
+    with pytest.raises(DatasetError, match=r"run `dmc prepare DATASET --root \.\.\. --out .*again"):
+        manifest.read(out)
+    assert run(root, out, flow=None).made == 4  # flow by the method that the folder names
+    assert manifest.verify(out) == []
+    assert (out / manifest.FILE).read_text() == text
+    after = stamps(out)
+    assert all(after[path] == before[path] for path in before if path.startswith("clips/"))
 
 
 def test_a_file_that_is_gone_or_cut_short_is_made_again(copied):
@@ -671,7 +690,9 @@ def test_five_kills_at_any_moment_leave_no_trace_in_the_manifest(tmp_path):
         found = stamps(out)
         assert all(found[path] == inode for path, inode in made.items())  # none was made again
         made = {
-            p: found[p] for name in records(out) for p in (f"clips/{name}.mp4", f"flow/{name}.flow")
+            path: found[path]
+            for name in records(out)
+            for path in (f"clips/{name}.mp4", f"flow/{name}{store.SUFFIX}")
         }
     assert not (out / manifest.FILE).exists()  # it was always killed before the end
     process = start(root, out)

@@ -33,7 +33,7 @@ class Clip:
     split: str
     source: Path  # the publishers' file; for puppets and prepared clips the clip itself
     path: Path  # the MPEG-4 Part 2 clip to read; made by ``make`` where it is missing
-    flow: Path | None = None  # prepared flow (``flowstore``), where there is some
+    flow: Path | None = None  # prepared flow (``flow.store``), where there is some
 
 
 class Dataset(Protocol):

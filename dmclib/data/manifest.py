@@ -5,11 +5,11 @@ A prepared folder has ``manifest.json`` exactly when a preparation of the whole 
     <folder>/manifest.json                          this module's file
     <folder>/quarantine.json                        name -> why there is no clip of it
     <folder>/clips/<class>/<file name>.mp4          340x256, GOP 12, quantizer 1
-    <folder>/flow/<class>/<file name><suffix>       flow into frames 1, 2, ... (``flowstore``)
+    <folder>/flow/<class>/<file name>.avi           flow into frames 1, 2, ... (``flow.store``)
 
-The manifest follows from the videos and the settings alone: sorted, without times and without the
-place where the folder lies. So two preparations of the same videos can be compared by it, and a
-folder can be moved.
+The manifest follows from the videos and the settings alone: it is sorted and holds no times and no
+absolute paths. So it tells whether two preparations of the same videos are equal, and a folder can
+be moved.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from dmclib import files
 from dmclib.errors import DatasetError
 
 FILE = "manifest.json"
-FORMAT = 1
+FORMAT = 2  # raised when folders change; 1 had flow in files of another kind
 
 
 @dataclass(frozen=True)
@@ -92,11 +92,11 @@ def read(folder: str | Path) -> Manifest:
         ) from None
     except (OSError, ValueError, RecursionError) as problem:
         raise _damaged(path, problem) from None
-    found = content.get("format") if isinstance(content, dict) else None
-    if found != FORMAT:
+    written = content.get("format") if isinstance(content, dict) else None
+    if written != FORMAT:
         raise DatasetError(
-            f"{path} is of format {found!r}, and this version reads format {FORMAT}. Prepare the "
-            "corpus again with this version."
+            f"{path} is of format {written!r}, and this version reads {FORMAT}: run `dmc prepare "
+            f"DATASET --root ... --out {folder}` again, which makes anew only what has changed."
         )
     try:
         return _checked(content)
@@ -108,8 +108,8 @@ def verify(folder: str | Path) -> list[str]:
     """Compare every file of a prepared folder with its manifest, by content.
 
     Returns:
-        A sentence for each file that is missing, changed or not in the manifest, by path; empty
-        where all is well.
+        A sentence per file that is missing, changed or not in the manifest, sorted by path; empty
+        if there is none.
 
     Raises:
         DatasetError: as :func:`read`.
@@ -135,8 +135,8 @@ def verify(folder: str | Path) -> list[str]:
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing lets other threads run
         checks = pool.map(check, sorted(expected))
-        found = list(tqdm(checks, "verify", len(expected), unit="file", leave=False))
-    sentences = [sentence for sentence in found if sentence]
+        answers = list(tqdm(checks, "verify", len(expected), unit="file", leave=False))
+    sentences = [sentence for sentence in answers if sentence]
     extra = sorted(set(_files(root)) - set(expected))
     return sentences + [f"{path!r} is extra: the manifest does not name it." for path in extra]
 
@@ -148,7 +148,7 @@ def sha256(path: str | Path) -> str:
 
 
 def _files(root: Path) -> Iterator[str]:
-    """What lies in the folders of clips and flow; links to folders are not followed."""
+    """Paths of all files below ``clips`` and ``flow``; links to folders are not followed."""
     for part in ("clips", "flow"):
         for folder, folders, names in os.walk(root / part):
             links = [name for name in folders if (Path(folder) / name).is_symlink()]
@@ -157,7 +157,7 @@ def _files(root: Path) -> Iterator[str]:
 
 
 def _checked(content: dict) -> Manifest:
-    """A manifest from JSON; whatever does not fit raises one of the errors that ``read`` takes."""
+    """A manifest from JSON; what does not fit raises one of the errors that ``read`` catches."""
     entries = [Entry(**entry) for entry in content["entries"]]
     for entry in entries:
         for path in (entry.clip, entry.flow):
@@ -174,10 +174,9 @@ def _checked(content: dict) -> Manifest:
         int(number): {part: tuple(names) for part, names in split.items()}
         for number, split in content["lists"].items()
     }
-    for split in lists.values():
-        for name in (name for names in split.values() for name in names):
-            if name not in by_name:
-                raise ValueError(f"a list names {name!r}, of which there is no clip")
+    listed = {name for split in lists.values() for names in split.values() for name in names}
+    if unknown := listed - by_name.keys():
+        raise ValueError(f"a list names {min(unknown)!r}, of which there is no clip")
     return Manifest(
         dataset=content["dataset"],
         classes=tuple(content["classes"]),
@@ -191,7 +190,7 @@ def _checked(content: dict) -> Manifest:
 
 
 def _inside(path: str) -> bool:
-    """Whether a path of the manifest is a plain one below the folder."""
+    """Whether a path of the manifest leads to a file below ``clips`` or ``flow``."""
     parts = PurePosixPath(path).parts
     return bool(parts) and parts[0] in ("clips", "flow") and ".." not in parts and "\0" not in path
 

@@ -73,4 +73,7 @@ def quantize(motion: np.ndarray, *, limit_px: float = 20.0) -> np.ndarray:
 
 def dequantize(codes: np.ndarray, *, limit_px: float = 20.0) -> np.ndarray:
     """Undo :func:`quantize` to within one step: uint8 codes to float32 pixels, 128 to zero."""
-    return (codes.astype(np.float32) - 128) * np.float32(limit_px / 127.5)
+    motion = codes.astype(np.float32)
+    motion -= 128
+    motion *= np.float32(limit_px / 127.5)
+    return motion

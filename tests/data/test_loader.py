@@ -208,10 +208,10 @@ def test_what_cannot_be_a_sample_is_refused_by_name(tmp_path):
     with pytest.raises(VideoError, match=r"other.mp4: key frames are not 12 frames apart"):
         Segments([other], segments=25, train=False)[0]
     missing = drifting(tmp_path, "missing", flow=False)
-    with pytest.raises(VideoError, match=r"missing\.flow"):
+    with pytest.raises(VideoError, match=r"missing\.avi"):
         Segments([missing])[0]
     store.write(missing.flow, np.zeros((39, 2, 48, 60), np.float32))
-    with pytest.raises(VideoError, match=r"missing.flow: is 60x48 and its clip 64x48 pixels"):
+    with pytest.raises(VideoError, match=r"missing.avi: is 60x48 and its clip 64x48 pixels"):
         Segments([missing])[0]
 
 

@@ -12,7 +12,7 @@ def folder(tmp_path):
     """A prepared folder of two videos, one of them with an odd name."""
     entries = {}
     for label, name in enumerate(("Punch/b.avi", "Clap/it's \u00e9, -x.avi")):
-        clip, flow = f"clips/{name}.mp4", f"flow/{name}.flow"
+        clip, flow = f"clips/{name}.mp4", f"flow/{name}.avi"
         for path in (clip, flow):
             (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / path).write_bytes(path.encode())
@@ -75,7 +75,9 @@ def test_a_folder_without_one_is_not_prepared(tmp_path):
 
 def test_another_format_says_so(folder):
     (folder / manifest.FILE).write_text('{"format": 99}')
-    with pytest.raises(DatasetError, match=r"is of format 99, .* reads format 1"):
+    with pytest.raises(
+        DatasetError, match=r"is of format 99, .* reads 2: run `dmc prepare DATASET --root"
+    ):
         manifest.read(folder)
 
 
@@ -113,7 +115,7 @@ def test_a_damaged_one_is_refused(folder, spoil):
         manifest.read(folder)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format": 1}', "[" * 100_000, "\0\xff"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format": 2}', "[" * 100_000, "\0\xff"])
 def test_what_is_not_a_manifest_is_refused(folder, text):
     (folder / manifest.FILE).write_bytes(text.encode("latin-1"))
     with pytest.raises(DatasetError, match=r"damaged|format"):
@@ -128,7 +130,7 @@ def test_every_difference_is_named(folder):
     clips = folder / "clips"
     changed = clips / "Punch" / "b.avi.mp4"
     changed.write_bytes(changed.read_bytes()[:-1] + b"5")  # as long as before
-    (folder / "flow" / "Punch" / "b.avi.flow").write_bytes(b"short")
+    (folder / "flow" / "Punch" / "b.avi.avi").write_bytes(b"short")
     (clips / "Clap" / "it's \u00e9, -x.avi.mp4").unlink()
     (clips / "Clap" / "more.mp4").touch()
     linked = folder / "flow" / "elsewhere"
@@ -136,7 +138,7 @@ def test_every_difference_is_named(folder):
     assert manifest.verify(folder) == [
         '"clips/Clap/it\'s \u00e9, -x.avi.mp4" is missing.',
         "'clips/Punch/b.avi.mp4' has changed: other content.",
-        "'flow/Punch/b.avi.flow' has 5 bytes instead of 21.",
+        "'flow/Punch/b.avi.avi' has 5 bytes instead of 20.",
         "'clips/Clap/more.mp4' is extra: the manifest does not name it.",
         "'flow/elsewhere' is extra: the manifest does not name it.",
     ]

@@ -299,7 +299,7 @@ class Prepared:
         made = []
         for number in range({"train": 6, "validation": 2, "test": 4}[split]):
             path = self.folder / f"{split} {number}.mp4"
-            clip = Clip(path.stem, number % 2, split, path, path, path.with_suffix(".flow"))
+            clip = Clip(path.stem, number % 2, split, path, path, path.with_suffix(store.SUFFIX))
             made.append(clip)
             if not path.exists():
                 texture = np.random.default_rng(number).integers(0, 256, (40, 48, 3), np.uint8)
