@@ -101,6 +101,12 @@ def test_resizing_a_moving_picture_resizes_its_motion_per_axis():
     torch.testing.assert_close(resized.residual[0, 0, 0], torch.full((96,), 0.5))
 
 
+def test_a_height_keeps_the_shape_of_the_frame_and_none_the_sample():
+    original = translating(4.0, -2.0)
+    assert_same(transforms.to_height(original, 16), transforms.resize(original, (16, 24)))
+    assert transforms.to_height(original, None) is original
+
+
 def test_warping_then_halving_is_halving_then_warping():
     # A picture that is linear keeps being so under bilinear halving: the two orders agree exactly.
     y, x = np.mgrid[:32, :48].astype(np.float32)
