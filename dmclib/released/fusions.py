@@ -15,7 +15,7 @@ import torch
 
 from dmclib import evaluation, results
 from dmclib.errors import DMCError
-from dmclib.released.scores import COVIAR, RELEASES, SPLITS, Release, Scores, load
+from dmclib.released.scores import COVIAR, RELEASES, SPLITS, Release, ReleasedSplits, load
 
 _GRID = [k / 4 for k in range(13)]  # weights 0 to 3 for the map
 _MIXED = 10  # pairs of classes that are listed
@@ -176,7 +176,7 @@ def _percent(row: Mapping) -> str:
     return f"{accuracy:.2f} [{low:.1f}, {high:.1f}]"
 
 
-def _called(scores: Scores, weights: Mapping, *, softmax: bool = False) -> np.ndarray:
+def _called(scores: ReleasedSplits, weights: Mapping, *, softmax: bool = False) -> np.ndarray:
     """The class, int (rows,), that a fusion calls each row."""
     called = np.empty_like(scores.labels)
     for split in SPLITS:
@@ -191,12 +191,12 @@ def _called(scores: Scores, weights: Mapping, *, softmax: bool = False) -> np.nd
     return called
 
 
-def _mean(right: np.ndarray, scores: Scores) -> float:
+def _mean(right: np.ndarray, scores: ReleasedSplits) -> float:
     """The mean of the three splits' accuracies, as the paper has it."""
     return float(np.mean([right[scores.split == split].mean() for split in SPLITS]))
 
 
-def _accuracies(right: Mapping[str, np.ndarray], scores: Scores) -> list[dict]:
+def _accuracies(right: Mapping[str, np.ndarray], scores: ReleasedSplits) -> list[dict]:
     rows = []
     for split in SPLITS:
         for method, all_splits in right.items():
@@ -207,7 +207,7 @@ def _accuracies(right: Mapping[str, np.ndarray], scores: Scores) -> list[dict]:
     return rows
 
 
-def _means(right: Mapping[str, np.ndarray], scores: Scores) -> list[dict]:
+def _means(right: Mapping[str, np.ndarray], scores: ReleasedSplits) -> list[dict]:
     rows = []
     for method, own in right.items():
         low, high = evaluation.clustered_interval(own, scores.source)
@@ -224,7 +224,9 @@ def _compared(a: np.ndarray, b: np.ndarray, source: np.ndarray) -> dict:
     return row | {"p_videos": test.p, "p": clustered.p}
 
 
-def _differences(release: Release, right: Mapping[str, np.ndarray], scores: Scores) -> list[dict]:
+def _differences(
+    release: Release, right: Mapping[str, np.ndarray], scores: ReleasedSplits
+) -> list[dict]:
     pairs, rows = [(b, a) for a, b in combinations(release.fusions, 2)], []
     for split in (*SPLITS, "all"):
         family = []
@@ -238,7 +240,7 @@ def _differences(release: Release, right: Mapping[str, np.ndarray], scores: Scor
     return rows
 
 
-def _gains(dmc: np.ndarray, coviar: np.ndarray, scores: Scores) -> list[dict]:
+def _gains(dmc: np.ndarray, coviar: np.ndarray, scores: ReleasedSplits) -> list[dict]:
     """A row a class, largest gain first; with so many classes only ``p_holm`` is evidence."""
     rows = []
     for label, name in enumerate(scores.classes):
@@ -251,7 +253,7 @@ def _gains(dmc: np.ndarray, coviar: np.ndarray, scores: Scores) -> list[dict]:
     return sorted(rows, key=lambda row: (-row["gain"], row["class"]))
 
 
-def _confusions(dmc: np.ndarray, coviar: np.ndarray, scores: Scores) -> dict:
+def _confusions(dmc: np.ndarray, coviar: np.ndarray, scores: ReleasedSplits) -> dict:
     """The pairs of classes that CoViAR + DMC takes for each other most often, either way."""
     with_dmc, without = (np.zeros((len(scores.classes),) * 2, int) for _ in range(2))
     np.add.at(with_dmc, (scores.labels, dmc), 1)
@@ -283,7 +285,7 @@ def _confusions(dmc: np.ndarray, coviar: np.ndarray, scores: Scores) -> dict:
     }
 
 
-def _weight_map(release: Release, scores: Scores) -> dict:
+def _weight_map(release: Release, scores: ReleasedSplits) -> dict:
     """Mean accuracy for weights of the vectors and of the cue, I-frames 2 and residuals 1."""
     accuracy = [
         [
@@ -303,7 +305,9 @@ def _weight_map(release: Release, scores: Scores) -> dict:
     }
 
 
-def _softmax(release: Release, right: Mapping[str, np.ndarray], scores: Scores) -> list[dict]:
+def _softmax(
+    release: Release, right: Mapping[str, np.ndarray], scores: ReleasedSplits
+) -> list[dict]:
     """Streams fused as probabilities instead of raw scores; ``gain`` is what that adds."""
     rows = []
     for method in release.fusions:
@@ -317,7 +321,9 @@ def _softmax(release: Release, right: Mapping[str, np.ndarray], scores: Scores) 
     return rows
 
 
-def _realigned(release: Release, right: Mapping[str, np.ndarray], scores: Scores) -> list[dict]:
+def _realigned(
+    release: Release, right: Mapping[str, np.ndarray], scores: ReleasedSplits
+) -> list[dict]:
     """What it would change to match the streams' rows by name, which the authors do not."""
     streams = {name: s[scores.by_name[name]] for name, s in scores.streams.items()}
     matched = replace(scores, streams=streams)

@@ -95,7 +95,7 @@ RELEASES = {
 
 
 @dataclass(frozen=True)
-class Scores:
+class ReleasedSplits:
     """All test videos of one data set, split after split, and every stream's scores of them."""
 
     streams: Mapping[str, np.ndarray]  # float32 (rows, classes), raw
@@ -109,7 +109,7 @@ class Scores:
     by_name: Mapping[str, np.ndarray]  # stream -> int (rows,): where its row of this video stands
 
 
-def load(word: str, folder: str | Path) -> Scores:
+def load(word: str, folder: str | Path) -> ReleasedSplits:
     """Read every stream of every split and check that their rows belong together.
 
     Rows agree by position and label, as in the authors' ``combine.py``. Names may be spelled
@@ -147,7 +147,7 @@ def load(word: str, folder: str | Path) -> Scores:
     videos = [video for _, _, plain in parts for video in plain]
     labels = np.concatenate([part[1] for part in parts])
     classes = dict(sorted(zip(labels.tolist(), (v.split("/")[0] for v in videos), strict=True)))
-    return Scores(
+    return ReleasedSplits(
         streams={
             name: np.concatenate([streams[name].scores for streams, _, _ in parts])
             for name in RELEASES[word].files
