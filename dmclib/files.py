@@ -65,14 +65,3 @@ def _without_docstrings(file: Path) -> str:
                 if body and isinstance(body[0], ast.Expr):
                     del body[0]
     return ast.dump(tree)
-
-
-def folder_digest(folder: str | Path) -> str:
-    """Sixteen letters that change when a folder of videos does, or the split lists beside it.
-
-    From names, sizes and times, not contents, so that it is quick for thousands of files.
-    """
-    root = Path(folder)
-    found = [*root.rglob("*"), *root.parent.glob("ucfTrainTestlist/*")]
-    seen = sorted((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in found if p.is_file())
-    return hashlib.sha256(repr(seen).encode()).hexdigest()[:16]

@@ -47,17 +47,3 @@ def test_the_digest_follows_the_code_and_not_its_words(tmp_path, monkeypatch, co
     plain, other = f"plain{len(code)}", f"other{len(code)}"
     expected = digest("x = 1\ndef f():\n    return x\n", plain)
     assert (digest(code, other) == expected) is same
-
-
-def test_a_folders_digest_follows_its_videos_and_the_lists_beside_it(tmp_path):
-    (tmp_path / "videos" / "kick").mkdir(parents=True)
-    seen = [files.folder_digest(tmp_path / "videos")]
-    (tmp_path / "videos" / "kick" / "a.avi").write_bytes(b"one")
-    seen.append(files.folder_digest(tmp_path / "videos"))
-    (tmp_path / "videos" / "kick" / "a.avi").write_bytes(b"other")
-    seen.append(files.folder_digest(tmp_path / "videos"))
-    (tmp_path / "ucfTrainTestlist").mkdir()
-    (tmp_path / "ucfTrainTestlist" / "trainlist01.txt").write_text("kick/a.avi 1")
-    seen.append(files.folder_digest(tmp_path / "videos"))
-    assert len(set(seen)) == 4
-    assert files.folder_digest(tmp_path / "videos") == seen[-1]

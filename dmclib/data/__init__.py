@@ -10,6 +10,7 @@ from dmclib.data.frames import READINGS as READINGS
 from dmclib.data.frames import DataConfig as DataConfig
 from dmclib.data.frames import Frames as Frames
 from dmclib.data.frames import Reading as Reading
+from dmclib.data.frames import folder_digest as folder_digest
 from dmclib.data.frames import how_to_read as how_to_read
 from dmclib.data.frames import load_frames as load_frames
 from dmclib.data.frames import off_key_frame as off_key_frame

@@ -114,7 +114,7 @@ class _Listed:
         known = tuple(listed) or (1,)
         if number not in known:
             raise DatasetError(f"{place} has no split {number}; there are {known}.")
-        dealt = lists.deal(sorted(found), listed.get(number), seed)
+        dealt = lists.split_by_scene(sorted(found), listed.get(number), seed)
         self._clips = {
             split: [replace(found[name], split=split) for name in sorted(dealt[split])]
             for split in SPLITS
@@ -147,7 +147,7 @@ class Videos(_Listed):
     Args:
         corpus: what is there.
         split_number: which of its lists to follow.
-        split_seed: of the deal by chance, where it has no lists (:func:`lists.deal`).
+        split_seed: of the deal by chance, where it has no lists (:func:`lists.split_by_scene`).
     """
 
     def __init__(self, corpus: Corpus, *, split_number: int = 1, split_seed: int = 0):

@@ -1,7 +1,7 @@
-"""Which frames a clip contributes, and a split's frames as arrays, made once.
+"""Which frames a clip contributes, and the frames of a whole split as arrays.
 
-What :func:`load_frames` made is kept under :data:`dmclib.paths.CACHE`, a file per clip, and is
-taken up again after an interruption.
+:func:`load_frames` keeps one file per clip under :data:`dmclib.paths.CACHE`; after an interruption
+it goes on with the clips that are missing.
 """
 
 import fcntl
@@ -25,7 +25,7 @@ from dmclib import codec, files, paths
 from dmclib.data import corpora, manifest
 from dmclib.data.datasets import GOP, Clip, Dataset, Prepared, PuppetActions, Videos, code
 from dmclib.errors import DatasetError
-from dmclib.transforms import Sample, resize
+from dmclib.transforms import Sample, to_height
 
 Reading = Literal["plain", "accumulated", "subpixel"]  # see DataConfig
 READINGS = {"plain": {}, "accumulated": {"accumulate": True}, "subpixel": {"subpixel": True}}
@@ -33,30 +33,30 @@ READINGS = {"plain": {}, "accumulated": {"accumulate": True}, "subpixel": {"subp
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which data set, which of its frames, and how read: all plain values, to travel as JSON.
+    """Which data set, which of its frames, and how they are read: plain values, kept as JSON.
 
-    A ``reading`` is of vectors and residual together. "plain": against the frame before, in whole
-    pixels, as every released DMC run has them. "accumulated": traced back to the GOP's I-frame, as
-    the paper's text (3.1) and CoViAR have them; that is up to eleven frames' motion, of which
-    networks still see no more than -20 to 20 px (``transforms.normalize``). "subpixel": plain, but
-    the vectors' half pixels are kept. Flow is into the frame from the one before in all three.
+    A ``reading`` concerns vectors and residual. "plain": relative to the frame before, in whole
+    pixels, as in every released DMC run. "accumulated": traced back to the GOP's I-frame, as in the
+    paper's text (3.1) and in CoViAR; that is the motion of up to eleven frames, which networks
+    still see clipped to -20..20 px (``transforms.normalize``). "subpixel": plain, with the vectors'
+    half pixels. Flow always leads from the frame before to this one.
     """
 
-    folder: str | None = None  # of the publishers' videos, read as ``corpus`` says
+    folder: str | None = None  # of the publishers' videos, laid out as ``corpus`` says
     corpus: str = "folder"  # a word of corpora.ADAPTERS
-    prepared: str | None = None  # made by ``dmc prepare``; neither of the two is PuppetActions
+    prepared: str | None = None  # folder of ``dmc prepare``; without both, PuppetActions
     split_number: int = 1  # of the official lists
     clips_per_class: tuple[int, int, int] = (20, 4, 12)  # of PuppetActions
-    frames_per_clip: int = 6  # that are stored of a clip, and that a test looks at
-    height: int = 128  # stored frames are scaled to this; those of prepared clips are as they are
+    frames_per_clip: int = 6  # that are stored, and that a test sees
+    height: int = 128  # px, of stored frames; frames of prepared clips are not scaled
     seed: int = 0  # of the clips, not of the training
-    reading: Reading = "plain"  # how vectors and residual are read
+    reading: Reading = "plain"  # of vectors and residual
 
     def __post_init__(self):
         if min(*self.clips_per_class, self.frames_per_clip, self.height) < 1:
             raise DatasetError(
-                f"{self.clips_per_class} clips a class, {self.frames_per_clip} frames a clip and "
-                f"{self.height} px: each must be at least 1."
+                f"{self.clips_per_class} clips per class, {self.frames_per_clip} frames per clip "
+                f"and a height of {self.height} px: each must be at least 1."
             )
         if self.folder and self.prepared:
             raise DatasetError("give a folder of videos or a prepared folder, not both.")
@@ -64,29 +64,29 @@ class DataConfig:
 
     def open(self) -> Dataset:
         """The data set itself."""
-        how = {"split_number": self.split_number, "split_seed": self.seed}
+        split = {"split_number": self.split_number, "split_seed": self.seed}
         if self.prepared is not None:
-            return Prepared(self.prepared, **how)
+            return Prepared(self.prepared, **split)
         if self.folder is not None:
-            return Videos(corpora.open_corpus(self.corpus, self.folder), **how)
+            return Videos(corpora.open_corpus(self.corpus, self.folder), **split)
         return PuppetActions(tuple(self.clips_per_class), self.seed)
 
     @property
     def scaled_to(self) -> int | None:
-        """Height that frames are scaled to before cropping, px; None: they are as in the clip."""
+        """Height to which frames are scaled before cropping, px; None: they are not scaled."""
         return None if self.prepared is not None else self.height
 
     def content(self) -> str:
-        """Letters that change when the videos do, or what was prepared from them."""
+        """Letters that change when the videos change, or what was prepared from them."""
         if self.prepared is not None:
-            manifest.read(self.prepared)  # says what is wrong where it is none
+            manifest.read(self.prepared)  # says what is wrong if there is none
             return manifest.sha256(Path(self.prepared) / manifest.FILE)
-        return files.folder_digest(self.folder) if self.folder is not None else ""
+        return folder_digest(self.folder) if self.folder is not None else ""
 
 
 @dataclass(frozen=True)
 class Frames:
-    """The P-frames that a split contributes, n in all, and what they belong to."""
+    """The n P-frames that a split contributes, with their labels and clips."""
 
     motion: Tensor  # float16 (n, 2, h, w), px per frame; accumulated, px since the I-frame
     residual: Tensor  # int8 (n, 3, h, w), RGB, clipped to -128..127 as the released code does
@@ -99,17 +99,15 @@ class Frames:
     def sample(self, rows: Tensor, *, picture: Literal["residual", "rgb"] = "residual") -> Sample:
         """The frames of ``rows`` in float32, for transforms and networks.
 
-        With ``picture="rgb"`` the decoded frame, less 128, takes the residual's place: the two are
-        cropped, flipped and normalised alike.
+        With ``picture="rgb"`` the decoded frame, less 128, takes the place of the residual: both
+        are cropped, flipped and normalised alike.
         """
-        shown = (
-            self.residual[rows].float() if picture == "residual" else self.rgb[rows].float() - 128
-        )
-        return Sample(self.motion[rows].float(), shown, self.flow[rows].float())
+        levels = self.residual[rows].float() if picture == "residual" else self.rgb[rows] - 128.0
+        return Sample(self.motion[rows].float(), levels, self.flow[rows].float())
 
 
 def how_to_read(reading: Reading) -> dict[str, bool]:
-    """The settings of :func:`codec.read_at` and :func:`codec.read_frames` that a reading means."""
+    """The options of :func:`codec.read_at` and :func:`codec.read_frames` for a reading."""
     if reading not in READINGS:
         raise DatasetError(f"there is no reading {reading!r}; there are {', '.join(READINGS)}.")
     return READINGS[reading]
@@ -118,8 +116,7 @@ def how_to_read(reading: Reading) -> dict[str, bool]:
 def segment_centers(frames: int, segments: int) -> list[int]:
     """The middle frame of each of ``segments`` equal parts of a clip, moved off key frames.
 
-    A key frame has no motion. Where one would be taken, the last P-frame before it is, as CoViAR
-    does; instead of frame 0, frame 1.
+    A key frame has no motion: as in CoViAR, the P-frame before it is taken, or frame 1 for frame 0.
     """
     if frames < 2:
         raise DatasetError(f"a clip of {frames} frames has no P-frame to look at.")
@@ -127,8 +124,35 @@ def segment_centers(frames: int, segments: int) -> list[int]:
 
 
 def off_key_frame(number: int) -> int:
-    """The number itself, or for a key frame that of the P-frame before it (1 for frame 0)."""
+    """The number itself; for a key frame that of the P-frame before it, and 1 for frame 0."""
     return max(1, number - 1) if number % GOP == 0 else number
+
+
+def count_frames(clip: Clip) -> int:
+    """The number of frames in a clip's file.
+
+    Raises:
+        VideoError: the file is missing or damaged.
+        DatasetError: it has one frame.
+    """
+    count = codec.probe(clip.path).frames
+    if count < 2:
+        raise DatasetError(
+            f"{clip.source}: a clip of {count} frames has no P-frame to look at. Give a longer one "
+            "or remove it."
+        )
+    return count
+
+
+def folder_digest(folder: str | Path) -> str:
+    """Sixteen letters that change when a folder of videos changes, or the split lists beside it.
+
+    They follow from names, sizes and times, not contents: quick for thousands of files.
+    """
+    root = Path(folder)
+    paths_in = [*root.rglob("*"), *root.parent.glob("ucfTrainTestlist/*")]
+    seen = sorted((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in paths_in if p.is_file())
+    return hashlib.sha256(repr(seen).encode()).hexdigest()[:16]
 
 
 def load_frames(
@@ -136,9 +160,9 @@ def load_frames(
 ) -> Frames:
     """Decode the frames that ``split`` contributes, or take them from the cache.
 
-    Clips are made, decoded and given their flow in ``workers`` processes (all cores by default),
-    with a progress bar. What is done stays done when this is interrupted. With ``first``, only so
-    many clips are taken: the frames of a whole corpus fit into no memory.
+    ``workers`` processes (by default one per core) make and decode the clips and compute their
+    flow, with a progress bar. What is done stays done after an interruption. ``first`` limits the
+    number of clips: the frames of a whole corpus fit into no memory.
 
     Raises:
         VideoError: if a clip cannot be read; the message names it.
@@ -205,10 +229,7 @@ def _worker() -> None:
 def _extract(dataset: Dataset, clip: Clip, config: DataConfig, target: Path) -> None:
     """Decode one clip's frames, add their flow, scale them and store them."""
     dataset.make(clip)
-    try:
-        indices = segment_centers(codec.probe(clip.path).frames, config.frames_per_clip)
-    except DatasetError as problem:
-        raise DatasetError(f"{clip.source}: {problem} Give a longer one or remove it.") from None
+    indices = segment_centers(count_frames(clip), config.frames_per_clip)
     before = [index - 1 for index in indices]
     decoded = codec.read_at(clip.path, before + indices, **how_to_read(config.reading))
     previous, current = decoded[: len(indices)], decoded[len(indices) :]
@@ -221,19 +242,16 @@ def _extract(dataset: Dataset, clip: Clip, config: DataConfig, target: Path) -> 
             for last, frame in zip(previous, current, strict=True)
         ]
     )
-    height, width = motion.shape[2:]
-    if config.prepared is None and height != config.height:
-        size = (config.height, round(width * config.height / height))
-        full = Sample(*(torch.from_numpy(a).float() for a in (motion, residual, fields)))
-        small = resize(full, size)
-        motion, residual, fields = (t.numpy() for t in (small.motion, small.residual, small.flow))
-        pictures = torch.from_numpy(rgb).float()
-        rgb = F.interpolate(pictures, size, mode="bilinear", antialias=True).round().numpy()
+    full = Sample(*(torch.from_numpy(a).float() for a in (motion, residual, fields)))
+    small, pictures = to_height(full, config.scaled_to), torch.from_numpy(rgb)
+    size = small.motion.shape[2:]
+    if size != pictures.shape[2:]:
+        pictures = F.interpolate(pictures.float(), size, mode="bilinear", antialias=True).round()
     arrays = {
-        "motion": motion.astype(np.float16),
-        "residual": residual.round().astype(np.int8),
-        "flow": fields.astype(np.float16),
-        "rgb": rgb.astype(np.uint8),
+        "motion": small.motion.numpy().astype(np.float16),
+        "residual": small.residual.numpy().round().astype(np.int8),
+        "flow": small.flow.numpy().astype(np.float16),
+        "rgb": pictures.numpy().astype(np.uint8),
     }
     with files.whole(target) as partial:
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, partial)

@@ -207,7 +207,9 @@ def leave_one_sequence_out(found: Iterable[str]) -> dict[int, Parts]:
     return listed
 
 
-def deal(names: Sequence[str], parts: Mapping[str, Iterable[str]] | None, seed: int) -> Parts:
+def split_by_scene(
+    names: Sequence[str], parts: Mapping[str, Iterable[str]] | None, seed: int
+) -> Parts:
     """Cut videos into train, validation and test, no scene on two sides.
 
     Validation is always cut from train: of each class every sixth scene, or the last where there

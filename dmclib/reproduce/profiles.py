@@ -25,9 +25,9 @@ import nbformat
 import yaml
 
 from dmclib import paths
-from dmclib.data import corpora, manifest
+from dmclib.data import corpora, folder_digest, manifest
 from dmclib.errors import DMCError, ProfileError
-from dmclib.files import PACKAGE, folder_digest
+from dmclib.files import PACKAGE
 
 Settings = dict[str, dict]  # "" (every notebook) or a notebook's number -> parameter -> value
 MAX_PROFILE_BYTES = 100_000  # a profile is a page; whatever is larger is another file

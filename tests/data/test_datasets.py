@@ -426,3 +426,17 @@ def test_whole_corpora_are_read_by_their_word_and_partial_ones_are_not(shared_da
     root = str(shared_data / "ucf101-4class")
     with pytest.raises(DatasetError, match="200 of 13,320"):
         DataConfig(root, corpus="ucf101").open()
+
+
+def test_a_folders_digest_follows_its_videos_and_the_lists_beside_it(tmp_path):
+    (tmp_path / "videos" / "kick").mkdir(parents=True)
+    seen = [data.folder_digest(tmp_path / "videos")]
+    (tmp_path / "videos" / "kick" / "a.avi").write_bytes(b"one")
+    seen.append(data.folder_digest(tmp_path / "videos"))
+    (tmp_path / "videos" / "kick" / "a.avi").write_bytes(b"other")
+    seen.append(data.folder_digest(tmp_path / "videos"))
+    (tmp_path / "ucfTrainTestlist").mkdir()
+    (tmp_path / "ucfTrainTestlist" / "trainlist01.txt").write_text("kick/a.avi 1")
+    seen.append(data.folder_digest(tmp_path / "videos"))
+    assert len(set(seen)) == 4
+    assert data.folder_digest(tmp_path / "videos") == seen[-1]
