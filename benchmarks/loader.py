@@ -66,10 +66,10 @@ def rows(prepared: str | Path | None = None, *, repeats: int = 5) -> list[dict]:
             for part, spent in _parts(segments, repeats).items()
         ]
         streams = {
-            "transport": loader.Streamed(_Ready(segments), workers=1),
-            "in this process": loader.Streamed(segments, workers=0),
-            "1 worker": loader.Streamed(segments, workers=1),
-            "2 workers": loader.Streamed(segments, workers=2),
+            "transport": loader.Batches(_Ready(segments), workers=1),
+            "in this process": loader.Batches(segments, workers=0),
+            "1 worker": loader.Batches(segments, workers=1),
+            "2 workers": loader.Batches(segments, workers=2),
         }
         passes = {name: lambda stream=stream: _pass(stream) for name, stream in streams.items()}
         times = timing.measure(passes, repeats=repeats, warmup=1)
@@ -100,17 +100,17 @@ class _Ready(Dataset):
     """Samples that cost nothing: what is left is their way."""
 
     def __init__(self, segments: loader.Segments):
-        self.clips, self.seed = segments.clips, segments.seed
+        self.labels, self.sampling = segments.labels, segments.sampling
         self._sample = segments[0]
 
     def __len__(self) -> int:
-        return len(self.clips)
+        return len(self.labels)
 
     def __getitem__(self, number: int) -> Sample:
         return Sample(*(x.clone() for x in vars(self._sample).values()))
 
 
-def _pass(stream: loader.Streamed) -> None:
+def _pass(stream: loader.Batches) -> None:
     """Take every clip once, as a training does, and do nothing with it."""
     deque(stream.batches(0, BATCH), maxlen=0)
 

@@ -35,7 +35,7 @@ def rows(clip: str | Path | None = None, *, size: int = 224, repeats: int = 5) -
     """
     with timing.pinned(1), _clip(clip) as path:
         config = TrainConfig(stream="cue", data=data.DataConfig(), epochs=1, size=size)
-        networks = training.Networks(config, CLASSES).eval()
+        networks = training.build_networks(config, CLASSES).eval()
         centers = data.segment_centers(codec.probe(path).frames, recognition.FRAMES)
         needed = {n for center in centers for n in range(center - center % data.GOP, center + 1)}
         frames = recognition.FRAMES

@@ -17,7 +17,7 @@ from dmclib.machine import choose_device
 from dmclib.models import GeneratorConfig
 from dmclib.speed.timing import Timing, measure
 from dmclib.training import TrainConfig
-from dmclib.training.distributed import Team
+from dmclib.training.distributed import ProcessGroup
 from dmclib.training.loop import Loop
 
 CLASSES = 101  # UCF-101's
@@ -83,7 +83,8 @@ def _time(config: TrainConfig, clips: int, device: str, repeats: int) -> Timing:
     fields = (torch.randn(clips * config.segments, n, *shape, device=device) for n in (2, 3, 2))
     labels = torch.arange(clips, device=device) % CLASSES
     batch = Batch(transforms.Sample(*fields), labels, torch.arange(clips))
-    networks = training.Networks(config, CLASSES).to(device, memory_format=torch.channels_last)
-    endless = SimpleNamespace(labels=range(10**9))  # rates of learning have a length, this has none
-    loop = Loop(config, networks.train(), endless, Team(torch.device(device)))
+    networks = training.build_networks(config, CLASSES)
+    networks.to(device, memory_format=torch.channels_last)
+    endless = SimpleNamespace(items=range(10**9))  # rates of learning have a length, this has none
+    loop = Loop(config, networks.train(), endless, ProcessGroup(torch.device(device)))
     return measure({"step": lambda: loop.step(0, batch)}, repeats=repeats, warmup=3)["step"]

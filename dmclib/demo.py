@@ -1,7 +1,7 @@
-"""Any video, side by side with what its compressed form knows of motion: a clip and a still.
+"""Show any video beside the motion in its compressed form: a clip and a still.
 
-Panels: the picture, motion vectors, residual, the cue and, if asked, TV-L1. All motion is on one
-colour scale, which both files print. Nothing but the frame at hand is in memory.
+Panels: the picture, motion vectors, residual, the cue and, on request, TV-L1 flow. All motion has
+one colour scale, which both files print. Only the current frame is in memory.
 """
 
 import os
@@ -16,7 +16,6 @@ import av
 import numpy as np
 import torch
 from av.video.reformatter import VideoReformatter
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from dmclib import (
@@ -32,52 +31,51 @@ from dmclib import (
     recognition,
     training,
     transforms,
-    weights,
 )
 from dmclib.codec import CompressedFrame, container
-from dmclib.errors import CheckpointError, DMCError, OutputError, VideoError
+from dmclib.errors import DMCError, OutputError, VideoError
+from dmclib.figures.pictures import RESIDUAL_LEVELS
 from dmclib.reproduce import profiles
 from dmclib.training import TrainConfig
 from dmclib.transforms import Sample
 
-LONGEST = 600  # frames that are shown; the rest of a long video is left out
-GENERATOR = "06_generator.safetensors"  # in results/<profile>; notebook 06 writes it
-# The first that this FFmpeg has; H.264 plays nearly everywhere.
+LONGEST = 600  # frames that are shown of a long video
+# The first that this FFmpeg has is used; H.264 plays nearly everywhere.
 _ENCODERS = {"libx264": {"crf": "18", "preset": "veryfast"}, "mpeg4": {"qmin": "2", "qmax": "5"}}
 _STRIP = 44  # px of titles above the panels
 _PANEL = 256  # px, a panel's height
 _GAP = 4  # px, white, to its right
-_SCALES = (1, 2, 4, 8, 16)  # px a frame that may have full colour
+_SCALES = (1, 2, 4, 8, 16)  # px per frame that may have full colour
 _TOP = 3  # classes that are named
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A trained generator, and the classifier it was trained with where that is at hand."""
+    """A trained generator, and its classifier if that is at hand."""
 
     generator: models.DenseGenerator
-    height: int | None  # px that frames were scaled to in its training; None: as they were
-    says: str  # where it comes from, in a sentence
-    networks: training.Networks | None = None
-    config: TrainConfig | None = None  # the classifier's
+    height: int | None  # px to which frames were scaled in training; None: they were not scaled
+    says: str  # its origin, in a sentence
+    networks: models.DMCNet | None = None
+    config: TrainConfig | None = None  # of the classifier
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What :func:`show` made."""
+    """The result of :func:`show`."""
 
     clip: Path  # .mp4
     still: Path  # .png
     frames: int
     full_colour_px: float
-    says: tuple[str, ...]  # what there is to know about it, a sentence each
+    says: tuple[str, ...]  # sentences to print
 
 
 def find_weights(profile: str = "laptop") -> Weights:
     """Find the weights of the DMC variant with all three losses.
 
-    Those of a training of this profile's notebook 06 that is in the cache come with its classifier;
-    else there is the generator alone that the notebook kept in ``results/<profile>``.
+    If the cache holds that training of the profile's notebook 06, they come with its classifier;
+    else the generator is the one that the notebook kept in ``results/<profile>``.
 
     Raises:
         CheckpointError: there is neither, or the file is damaged.
@@ -88,40 +86,9 @@ def find_weights(profile: str = "laptop") -> Weights:
         networks = training.load_networks(config)
         says = f"The cue is by the networks that profile {profile} trained in notebook 06."
         return Weights(networks.generator, config.data.scaled_to, says, networks, config)
-    path = paths.RESULTS / profile / GENERATOR
-    if not path.exists():
-        raise CheckpointError(
-            f"no generator of profile {profile} is trained: dmc reproduce {profile} --only 06 "
-            "makes one."
-        )
-    generator, note = models.DenseGenerator(), weights.read_note(path)
-    weights.load(generator, path)
-    height, taught = note.get("height", ""), note.get("data", "unnamed videos")
-    if not height.isdecimal():
-        raise CheckpointError(
-            f"{path} does not say the height of the frames that it was trained on: write it again "
-            f"with dmc reproduce {profile} --only 06."
-        )
-    says = f"The cue is by the generator in results/{profile}, trained on {taught}."
-    return Weights(generator.eval(), int(height) or None, says)
-
-
-def save_generator(config: TrainConfig, profile: str) -> Path:
-    """Keep a training's generator, without its classifier, where :func:`find_weights` looks.
-
-    Returns:
-        ``results/<profile>/06_generator.safetensors``, some 20 kB.
-
-    Raises:
-        CheckpointError: ``config`` has not been trained.
-    """
-    path = paths.RESULTS / profile / GENERATOR
-    note = {
-        "data": config.data.open().name,
-        "height": str(config.data.scaled_to or 0),
-    }
-    weights.write(training.load_networks(config).generator.state_dict(), path, note)
-    return path
+    generator, height, dataset = experiment.load_generator(profile)
+    says = f"The cue is by the generator in results/{profile}, trained on {dataset}."
+    return Weights(generator, height, says)
 
 
 def show(
@@ -131,21 +98,20 @@ def show(
     weights: Weights | None = None,
     with_flow: bool = False,
 ) -> Shown:
-    """Write a video's panels side by side, as a clip and, of a frame with much motion, a still.
+    """Write a video's panels side by side, as a clip and a still of a frame with much motion.
 
-    A video that is not MPEG-4 Part 2 of GOP 12 already is re-encoded to a temporary clip of
-    340x256, as the paper's are, and shown in its own shape. An I-frame has neither vectors nor
-    residual: those of the frame before stay (so does CoViAR). The generator sees vectors and
-    residual scaled to the height it was trained on; its cue is scaled back to the clip's size, its
-    values with it. Displacements are pixels of the clip, which is 340x256 for most.
+    A video that is not MPEG-4 Part 2 of GOP 12 is re-encoded to a temporary clip of 340x256, as the
+    paper's are, and shown in its own shape. An I-frame has neither vectors nor residual: those of
+    the frame before stay, as in CoViAR. The generator sees frames scaled to the height of its
+    training; the cue is scaled back. Displacements are pixels of the clip.
 
     Args:
-        source: any video that FFmpeg reads; of a long one, the first :data:`LONGEST` frames.
-        out: folder for both files, ``<name>-dmc.mp4`` (H.264 where this FFmpeg can) and
-            ``<name>-dmc.png``; by default ``<name>-dmc`` in the working folder. The source itself
-            is never written to.
-        weights: of the cue (:func:`find_weights`); without any, its panel is left out.
-        with_flow: adds a panel of TV-L1, about a second a frame.
+        source: any video that FFmpeg reads; of a long one, the first :data:`LONGEST` frames. It is
+            never written to.
+        out: folder for ``<name>-dmc.mp4`` (H.264 if this FFmpeg has it) and ``<name>-dmc.png``; by
+            default ``<name>-dmc`` in the working folder.
+        weights: of the cue (:func:`find_weights`); without them there is no such panel.
+        with_flow: add a panel of TV-L1, which takes about a second per frame.
 
     Raises:
         VideoError: the source cannot be read.
@@ -168,7 +134,7 @@ def show(
         frames = min(info.frames, LONGEST)
         if codec.probe(source).frames > LONGEST:
             says.append(f"The video is long: its first {LONGEST} frames are shown.")
-        scale, best = _look_ahead(clip, frames)
+        scale, best = _scale_and_still(clip, frames)
         panels = islice(_panels(clip, weights, with_flow), frames)
         panels = tqdm(panels, source.name, frames, unit="frame", leave=False)
         rows = _rows(panels, scale, first.shape[1] / first.shape[0])
@@ -182,7 +148,7 @@ def show(
 
 
 def _config(profile: str) -> TrainConfig | None:
-    """The training that notebook 06 of a profile shows; None where its videos must be named."""
+    """The training that notebook 06 of a profile shows; None if its videos must be named first."""
     try:
         (step,) = profiles.plan(profile, only=["06"])
     except DMCError:
@@ -190,11 +156,12 @@ def _config(profile: str) -> TrainConfig | None:
             raise
         return None
     given = profiles.defaults(step.notebook) | step.parameters
-    return experiment.trainings(given | {"seed": given["seeds"][0]})[experiment.ADV]
+    setting = experiment.Setting.of(given | {"seed": given["seeds"][0]})
+    return experiment.trainings(setting)[experiment.ADV]
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether vectors can be read from this file, as the paper's clips have them."""
+    """Whether this file has vectors as in the paper: MPEG-4 Part 2, GOP 12, no B-frames."""
     if codec.probe(path).codec != "mpeg4":
         return False
     keys = [packet.is_key for packet in codec.packets(path)]
@@ -202,25 +169,25 @@ def _is_ours(path: Path) -> bool:
         return False
     try:
         codec.read_at(path, range(min(len(keys), data.GOP)))
-    except VideoError:  # of B-frames, or without an index; if it is damaged, transcode says so
+    except VideoError:  # B-frames, or no index; if it is damaged, transcode says so
         return False
     return True
 
 
-def _look_ahead(clip: Path, frames: int) -> tuple[float, int]:
-    """The colour scale, px, and the number of the frame for the still, from some of the frames.
+def _scale_and_still(clip: Path, frames: int) -> tuple[float, int]:
+    """Choose the colour scale, px, and the number of the frame for the still.
 
-    The scale is the first of a few round lengths that few pixels exceed. The still moves most among
-    the half with the smaller residuals, so that it is no cut to another scene.
+    The scale is the smallest of :data:`_SCALES` that few pixels exceed. The still is the frame with
+    most motion among the half with smaller residuals, so that it is no cut to another scene.
     """
     if frames < 2:
         return _SCALES[0], 0
     sampled = codec.read_at(clip, data.segment_centers(frames, min(recognition.FRAMES, frames)))
     lengths = [np.hypot(*frame.motion)[::4, ::4] for frame in sampled]
     long = np.quantile(lengths, 0.95)
-    missed = np.array([np.abs(frame.residual).mean() for frame in sampled])
-    moves = np.mean(lengths, axis=(1, 2))
-    best = np.where(missed <= np.median(missed), moves, -1).argmax()
+    residuals = np.array([np.abs(frame.residual).mean() for frame in sampled])
+    motions = np.mean(lengths, axis=(1, 2))
+    best = np.where(residuals <= np.median(residuals), motions, -1).argmax()
     scale = next((scale for scale in _SCALES if scale >= long), _SCALES[-1])
     return scale, sampled[best].index
 
@@ -229,7 +196,7 @@ Panels = dict[str, np.ndarray]  # title -> picture, motion or residual
 
 
 def _panels(clip: Path, weights: Weights | None, with_flow: bool) -> Iterator[Panels]:
-    """Every frame's panels, at the clip's size."""
+    """Yield every frame's panels, at the clip's size."""
     cue_of = weights and fast.generator(weights.generator)
     before: CompressedFrame | None = None
     panels: Panels = {}
@@ -238,35 +205,31 @@ def _panels(clip: Path, weights: Weights | None, with_flow: bool) -> Iterator[Pa
             panels = {"motion vectors": frame.motion, "residual": frame.residual}
             if weights is not None:
                 panels["DMC cue"] = _cue(cue_of, weights.height, frame)
-        shown = {"picture": frame.rgb, **panels}
+        row = {"picture": frame.rgb, **panels}
         if with_flow:
-            moved = np.zeros_like(frame.motion)
+            row["TV-L1 flow"] = np.zeros_like(frame.motion)
             if before is not None:
-                moved = flow.estimate(before.rgb, frame.rgb, method="tvl1")
-            shown["TV-L1 flow"] = moved
+                row["TV-L1 flow"] = flow.estimate(before.rgb, frame.rgb, method="tvl1")
         before = frame
-        yield shown
+        yield row
 
 
 @torch.inference_mode()
 def _cue(generator, height: int | None, frame: CompressedFrame) -> np.ndarray:
-    """The cue (2, H, W) in pixels of the frame; none where nothing is known of motion."""
+    """The cue (2, H, W) in pixels of the frame; zero for a key frame."""
     if frame.is_key:
         return frame.motion
     motion, residual = torch.from_numpy(frame.motion), torch.from_numpy(frame.residual)
     sample = Sample(motion[None], residual[None].float().clamp(-128, 127))
-    rows, columns = frame.motion.shape[1:]
-    if height is not None:
-        sample = transforms.resize(sample, (height, round(columns * height / rows)))
-    seen = transforms.normalize(sample)
-    cue: Tensor = transforms.denormalize_motion(generator(seen.motion, seen.residual))
-    return transforms.resize(Sample(cue, sample.residual), (rows, columns)).motion[0].numpy()
+    sample = transforms.normalize(transforms.to_height(sample, height))
+    cue = transforms.denormalize_motion(generator(sample.motion, sample.residual))
+    return transforms.resize(Sample(cue, cue), frame.motion.shape[1:]).motion[0].numpy()
 
 
 def _classes(clip: Path, weights: Weights) -> list[str]:
-    """What the classifier calls the clip, and what that is worth."""
+    """Sentences with the most likely classes, and what these mean."""
     if weights.networks is None:
-        return ["It has no classifier beside it, so no class is named."]
+        return ["Its classifier is not at hand, so no class is named."]
     dataset = weights.config.data.open()
     try:
         scores = recognition.recognise(
@@ -281,8 +244,8 @@ def _classes(clip: Path, weights: Weights) -> list[str]:
     ]
     return [
         f"Its classifier says {', '.join(named)}.",
-        f"It was trained on {dataset.name} and knows nothing but its {len(dataset.classes)} "
-        "classes: of any other kind of video these names mean nothing.",
+        f"It was trained on {dataset.name} and knows only its {len(dataset.classes)} classes: for "
+        "any other kind of video these names mean nothing.",
     ]
 
 
@@ -290,7 +253,7 @@ def _classes(clip: Path, weights: Weights) -> list[str]:
 
 
 def _rows(frames: Iterable[Panels], scale: float, shape: float) -> Iterator[np.ndarray]:
-    """Each frame's panels side by side under their titles, uint8 (H, W, 3), even H and W."""
+    """Yield each frame's panels side by side under their titles: uint8 (H, W, 3), H and W even."""
     reformatter, strip = VideoReformatter(), None
     width = 2 * round(_PANEL * min(max(shape, 0.4), 2.5) / 2)
     for panels in frames:
@@ -304,10 +267,10 @@ def _rows(frames: Iterable[Panels], scale: float, shape: float) -> Iterator[np.n
             note = (
                 f"motion: right red, down green, left cyan, up violet, full colour = {scale:g} px "
                 f"per frame at {columns} x {rows}; residual: grey = 0, black to white = "
-                f"±{figures.RESIDUAL_LEVELS}"
+                f"±{RESIDUAL_LEVELS}"
             )
-            whole = len(panels) * (width + _GAP)
-            strip = figures.title_strip(list(panels), note, width=whole, height=_STRIP)
+            total = len(panels) * (width + _GAP)
+            strip = figures.title_strip(list(panels), note, width=total, height=_STRIP)
         yield np.concatenate([strip, np.concatenate(drawn, axis=1)])
 
 
@@ -322,9 +285,9 @@ def _draw(array: np.ndarray, scale: float) -> np.ndarray:
 def _write(
     path: Path, pictures: Iterator[np.ndarray], fps: Fraction, still: Path, best: int
 ) -> int:
-    """Write pictures as a video that plays nearly everywhere, and number ``best`` as a still.
+    """Write pictures as a video, number ``best`` as a still; return the number of pictures.
 
-    Both files appear whole, or neither does. Returns how many pictures there were.
+    Both files appear whole, or neither does.
     """
     name = next(name for name in _ENCODERS if name in av.codecs_available)
     count, fps = 0, fps.limit_denominator(1001)

@@ -1,9 +1,8 @@
-"""Classifiers of whole clips: I3D, of the paper's stronger DMC-Net, and S3D beside it.
+"""I3D, the classifier of whole clips in the paper's stronger DMC-Net (Table 4).
 
-Both take motion fields that follow each other, (N, 2, T, H, W), and give one answer a clip.
+It takes consecutive motion fields, (N, 2, T, H, W), and gives one answer per clip.
 
-Sources: Carreira and Zisserman, "Quo vadis, action recognition?" (CVPR 2017), figure 3, for I3D;
-Xie et al., "Rethinking spatiotemporal feature learning" (ECCV 2018) for S3D, which torchvision has.
+Source: Carreira and Zisserman, "Quo vadis, action recognition?" (CVPR 2017), figure 3.
 """
 
 import itertools
@@ -11,7 +10,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-import torchvision
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -46,8 +44,7 @@ class InceptionI3D(nn.Module):
     Args:
         classes: how many.
         channels: 2 for motion, 3 for pictures.
-        dropout: share of values dropped before the last layer; the authors' I3D runs take 0.85
-            (RELEASED_CODE.md, section 3).
+        dropout: share of values dropped before the last layer; the released I3D runs use 0.85.
     """
 
     def __init__(self, classes: int, *, channels: int = 2, dropout: float = 0.85):
@@ -76,7 +73,7 @@ class InceptionI3D(nn.Module):
 
 
 class _Unit(nn.Module):
-    """Convolution, batch normalisation, ReLU; padded as TensorFlow does, where I3D was made."""
+    """Convolution, batch normalisation and ReLU, padded as in TensorFlow, I3D's first home."""
 
     def __init__(self, inputs: int, outputs: int, *, kernel: int, stride: int = 1):
         super().__init__()
@@ -105,38 +102,21 @@ class _Mixed(nn.Module):
 
 
 def _pool(x: Tensor, kernel: tuple[int, int], stride: tuple[int, int]) -> Tensor:
-    # Zeros may pad a maximum here, because every value comes from a ReLU.
+    # A maximum may be padded with zeros here, because every value comes from a ReLU.
     sizes = [(time, space, space) for time, space in (kernel, stride)]
     return F.max_pool3d(_pad(x, kernel, stride), *sizes)
 
 
 def _pad(x: Tensor, kernel: tuple[int, int], stride: tuple[int, int]) -> Tensor:
-    """Zeros around time and picture, so that the output has ceil(size / stride) values.
+    """Pad time, height and width with zeros, so that ceil(size / stride) values come out.
 
-    What is left over goes behind. Kernel and stride are each of time and of space.
+    An odd zero goes to the end. Kernel and stride are given as (time, space).
     """
     edges: list[int] = []
     for size, k, s in zip(x.shape[2:], (*kernel, kernel[1]), (*stride, stride[1]), strict=True):
         missing = max((-(-size // s) - 1) * s + k - size, 0)
         edges = [missing // 2, missing - missing // 2, *edges]  # F.pad begins with the last
     return F.pad(x, edges)
-
-
-def motion_s3d(classes: int, *, channels: int = 2) -> nn.Module:
-    """torchvision's S3D over ``channels`` planes, random weights.
-
-    Maps (N, channels, T, H, W), from 16 frames and 32 px, to logits (N, classes). torchvision
-    averages windows of 2 x 7 x 7 values first, for which smaller pictures are too small; the mean
-    over all of them, which follows, is the same at 16 frames of 224 px.
-    """
-    network = torchvision.models.video.s3d(num_classes=classes)
-    network.avgpool = nn.Identity()
-    first = network.features[0][0]
-    if channels != 3:
-        made = nn.Conv3d(channels, 64, (1, 7, 7), stride=(1, 2, 2), padding=(0, 3, 3), bias=False)
-        nn.init.kaiming_normal_(made.weight, mode="fan_out", nonlinearity="relu")
-        first[0] = made
-    return network
 
 
 def published_names() -> dict[str, str]:

@@ -14,7 +14,7 @@ FAKE, REAL = 0, 1  # columns of the discriminator's logits
 
 @dataclass(frozen=True)
 class LossWeights:
-    """What each term of equation 4 counts; zero leaves the term out, and its cost too."""
+    """The factors of equation 4; a term whose factor is zero is not computed."""
 
     classification: float = 1.0
     reconstruction: float = 0.0  # alpha; the released runs use 10
@@ -28,10 +28,10 @@ def classification(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def reconstruction(cue: Tensor, flow: Tensor, attention: Tensor | None = None) -> Tensor:
-    """Mean squared error between cue and flow (equation 1), mean over pixels and both components.
+    """Mean squared error between cue and flow (equation 1), over pixels and both components.
 
-    Equation 1 writes a squared norm; the released code takes the mean, which its alpha of 10 fits.
-    With ``attention`` (N, 1, H, W) each pixel counts so many times (the supplement's variant).
+    Equation 1 writes a squared norm. The released code takes the mean, to which its alpha of 10
+    belongs. ``attention`` (N, 1, H, W) multiplies each pixel's error (the supplement's variant).
     """
     if attention is None:
         return F.mse_loss(cue, flow)
@@ -39,10 +39,10 @@ def reconstruction(cue: Tensor, flow: Tensor, attention: Tensor | None = None) -
 
 
 def block_means(field: Tensor, block: int = 16) -> Tensor:
-    """A field (N, C, H, W) whose value in each block of so many pixels is the block's mean.
+    """Replace each ``block`` x ``block`` pixels of a field (N, C, H, W) by their mean.
 
-    The released runs' target in stage 1 (RELEASED_CODE.md, section 3), as coarse as the vectors
-    are. Blocks begin at the top left; those at the other edges may be cut.
+    The released runs' target in stage 1, as coarse as the vectors are. Blocks begin at the top
+    left; those at the right and bottom edges may be cut.
     """
     height, width = field.shape[-2:]
     coarse = F.avg_pool2d(field, block, ceil_mode=True, count_include_pad=False)
@@ -51,14 +51,14 @@ def block_means(field: Tensor, block: int = 16) -> Tensor:
 
 
 def discriminator_loss(fake_logits: Tensor, real_logits: Tensor) -> Tensor:
-    """Equation 2: call the cue fake and the flow real. Logits (N, 2), columns FAKE and REAL."""
-    return _says(fake_logits, FAKE) + _says(real_logits, REAL)
+    """Equation 2: the cue should be called fake, the flow real. Logits (N, 2): FAKE, REAL."""
+    return _cross_entropy(fake_logits, FAKE) + _cross_entropy(real_logits, REAL)
 
 
 def generator_loss(fake_logits: Tensor) -> Tensor:
-    """Equation 3: have the discriminator call the cue real. Logits (N, 2)."""
-    return _says(fake_logits, REAL)
+    """Equation 3: the discriminator should call the cue real. Logits (N, 2): FAKE, REAL."""
+    return _cross_entropy(fake_logits, REAL)
 
 
-def _says(logits: Tensor, answer: int) -> Tensor:
+def _cross_entropy(logits: Tensor, answer: int) -> Tensor:
     return F.cross_entropy(logits, torch.full_like(logits[:, 0], answer, dtype=torch.long))

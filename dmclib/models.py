@@ -1,7 +1,7 @@
-"""The networks of DMC-Net: generator, discriminator, classifier, generator + classifier.
+"""DMC-Net (paper, Figure 3) and its parts: generator, discriminator and classifier.
 
-Sources: Shou et al., CVPR 2019 (arXiv:1901.03460), Table 2 for the generator. Layer sizes of the
-discriminator, which the paper leaves to its supplement, are those of the authors' released code
+Sources: Shou et al., CVPR 2019 (arXiv:1901.03460), Table 2 for the generator. The paper leaves the
+layers of the discriminator to its supplement; ours are those of the authors' released code
 (facebookresearch/dmc-net, ``Discriminator3``).
 """
 
@@ -15,6 +15,10 @@ import torchvision
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from dmclib.transforms import Sample
+
+Stream = Literal["motion", "residual", "flow", "rgb", "cue"]  # what a classifier sees
+
 
 @dataclass(frozen=True)
 class GeneratorConfig:
@@ -22,13 +26,13 @@ class GeneratorConfig:
 
     widths: tuple[int, ...] = (8, 8, 6, 4, 2)  # channels that each dense layer adds
     residual_channels: int = 3  # 0 leaves the residual out
-    predicts: Literal["correction", "flow"] = "correction"  # added to the vectors, or alone
-    attention: bool = False  # one more channel, which says where L_mse counts (supplement)
-    networks: int = 1  # in sequence, each with the cue of the one before for vectors (supplement)
+    predicts: Literal["correction", "flow"] = "correction"  # added to the vectors, or used alone
+    attention: bool = False  # one more output channel, which weights L_mse by pixel (supplement)
+    networks: int = 1  # in sequence; each takes the cue of the one before as motion (supplement)
 
 
 class DenseGenerator(nn.Module):
-    """Sharpen a blocky motion field with the help of the residual.
+    """Sharpen a blocky motion field with the help of the residual (Table 2).
 
     Every layer sees everything before it. With the default config there are 4,584 parameters, and
     the field keeps its resolution throughout.
@@ -54,64 +58,78 @@ class DenseGenerator(nn.Module):
         """Map motion (N, 2, H, W) and residual (N, 3, H, W) to a cue (N, 2, H, W).
 
         Both inputs as :func:`dmclib.transforms.normalize` leaves them; the cue is on the motion's
-        scale. With ``residual_channels=0`` the residual is not looked at.
+        scale. With ``residual_channels=0`` the residual is ignored.
         """
-        return self.with_attention(motion, residual)[0]
-
-    def with_attention(self, motion: Tensor, residual: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The cue, and where its reconstruction counts: (N, 1, H, W), of mean 1 in each item.
-
-        Without ``attention`` in the config the second is None. The released code multiplies cue and
-        flow by a map without bounds, and so could have the whole loss vanish with the map; ours is
-        a softmax over the pixels, times their number.
-        """
-        made = self._dense(motion, residual)
-        cue = motion + made[:, :2] if self.config.predicts == "correction" else made[:, :2]
-        if self.following is not None:
-            return self.following.with_attention(cue, residual)
-        if not self.config.attention:
-            return cue, None
-        pixels = made[:, 2:].flatten(1)
-        return cue, (pixels.softmax(dim=1) * pixels.shape[1]).view_as(made[:, 2:])
-
-    def _dense(self, motion: Tensor, residual: Tensor) -> Tensor:
-        """What the last layer gives, (N, 2 or 3, H, W)."""
         x = torch.cat([motion, residual], dim=1) if self.config.residual_channels else motion
-        if x.shape[1] != 2 + self.config.residual_channels:  # else weights would be cut to fit
-            raise ValueError(
-                f"expected 2 + {self.config.residual_channels} channels of motion and residual, "
-                f"got {x.shape[1]}."
-            )
-        convs = [layer[0] for layer in self.layers] + [self.to_cue]
-        seen = [x.shape[1], *self.config.widths]  # channels of the input and of each layer
-        # Convolution is linear in its input channels. So instead of stacking everything seen for
-        # every layer, each map is convolved once, for all layers after it together, and the parts
-        # are added up: the same sums in another order, in half the time.
-        sums = [conv.bias.view(1, -1, 1, 1) for conv in convs]
-        for number, channels in enumerate(seen):
-            later = convs[number:]
-            # A layer's inputs run from the newest map to the oldest, as in the released code.
-            starts = [sum(seen[number + 1 : number + 1 + k]) for k in range(len(later))]
-            weight = torch.cat(
-                [c.weight[:, at : at + channels] for c, at in zip(later, starts, strict=True)]
-            )
-            parts = F.conv2d(x, weight, padding=1).split([c.out_channels for c in later], dim=1)
-            sums = [total + part for total, part in zip(sums, parts, strict=True)]
-            finished = sums.pop(0)
-            if number < len(self.layers):
-                x = self.layers[number][1](finished)
-        return finished
+        for layer in self.layers:
+            x = torch.cat([layer(x), x], dim=1)  # newest first, as the released code has it
+        cue, _ = self.cue_and_attention(motion, self.to_cue(x))
+        return cue if self.following is None else self.following(cue, residual)
+
+    def cue_and_attention(self, motion: Tensor, output: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Split the last layer's output (N, 2 or 3, H, W) into cue and attention (N, 1, H, W).
+
+        Attention has mean 1 over each item's pixels; without it in the config it is None. The
+        released code multiplies cue and flow by an unbounded map, so its loss can vanish with that
+        map; ours is a softmax over the pixels, times their number.
+        """
+        cue = motion + output[:, :2] if self.config.predicts == "correction" else output[:, :2]
+        if output.shape[1] == 2:
+            return cue, None
+        pixels = output[:, 2:].flatten(1)
+        return cue, (pixels.softmax(dim=1) * pixels.shape[1]).view_as(output[:, 2:])
+
+
+def summed(
+    generator: DenseGenerator, motion: Tensor, residual: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """A generator's cue and attention in half the time of ``generator(motion, residual)``.
+
+    Convolution is linear in its input channels. So instead of stacking all earlier maps for every
+    layer, each map is convolved once for all later layers together, and the parts are added up:
+    the same sums in another order. Training uses this form.
+
+    Raises:
+        ValueError: motion and residual have other channels than the config says; slices of the
+            weights would fit nevertheless.
+    """
+    config = generator.config
+    x = torch.cat([motion, residual], dim=1) if config.residual_channels else motion
+    if x.shape[1] != 2 + config.residual_channels:
+        raise ValueError(
+            f"expected 2 + {config.residual_channels} channels of motion and residual, "
+            f"got {x.shape[1]}."
+        )
+    convs = [layer[0] for layer in generator.layers] + [generator.to_cue]
+    widths = [x.shape[1], *config.widths]  # channels of the input and of each layer
+    sums = [conv.bias.view(1, -1, 1, 1) for conv in convs]
+    for number, channels in enumerate(widths):
+        later = convs[number:]
+        # A layer's input channels run from the newest map to the oldest.
+        starts = [sum(widths[number + 1 : number + 1 + k]) for k in range(len(later))]
+        weight = torch.cat(
+            [c.weight[:, at : at + channels] for c, at in zip(later, starts, strict=True)]
+        )
+        parts = F.conv2d(x, weight, padding=1).split([c.out_channels for c in later], dim=1)
+        sums = [total + part for total, part in zip(sums, parts, strict=True)]
+        output = sums.pop(0)
+        if number < len(generator.layers):
+            x = generator.layers[number][1](output)
+    cue, attention = generator.cue_and_attention(motion, output)
+    if generator.following is None:
+        return cue, attention
+    return summed(generator.following, cue, residual)
 
 
 class Discriminator(nn.Module):
     """Tell optical flow from generated cues (paper, 3.3.2).
 
     Each stage halves the resolution: one 3x3 convolution of stride 2, then ``depth - 1`` of stride
-    1, each followed by LeakyReLU(0.2), Dropout2d(0.25) and BatchNorm, but none after the very first
-    convolution. The defaults are the released ``Discriminator3``; ``depth=1`` is the variant of its
-    I3D runs. The released head is a linear layer over 128 x 14 x 14 values and fits 224 px alone;
-    here the last map is averaged to ``pooled`` x ``pooled`` first, so that any size works. At
-    224 px and the default of 14 that changes nothing.
+    1, each followed by LeakyReLU(0.2), Dropout2d(0.25) and BatchNorm, except that no BatchNorm
+    follows the very first convolution. The defaults are the released ``Discriminator3``;
+    ``depth=1`` is the variant of the released I3D runs. The released head is a linear layer over
+    128 x 14 x 14 values and fits only 224 px. Here the last map is averaged to ``pooled`` x
+    ``pooled`` first, so that any size works; at 224 px and 14 this changes nothing.
     """
 
     def __init__(self, depth: int = 3, width: int = 16, stages: int = 4, pooled: int = 14):
@@ -127,8 +145,8 @@ class Discriminator(nn.Module):
                     nn.Dropout2d(0.25),
                 ]
                 if stage or step:
-                    # eps 0.8 is a slip of the released code (a positional argument meant as
-                    # momentum), kept because its trained models carry it.
+                    # eps 0.8 is a slip of the released code: a positional argument meant as
+                    # momentum. Its trained models have it.
                     layers.append(nn.BatchNorm2d(width, eps=0.8))
                 channels = width
             width *= 2
@@ -156,7 +174,7 @@ def motion_resnet152(classes: int, *, channels: int = 3) -> nn.Module:
 
 
 def _with_planes(network: nn.Module, channels: int) -> nn.Module:
-    """A ResNet whose first convolution takes so many planes."""
+    """Give a ResNet a first convolution over ``channels`` planes."""
     if channels != 3:
         network.conv1 = nn.Conv2d(channels, 64, kernel_size=7, stride=2, padding=3, bias=False)
         nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
@@ -164,20 +182,58 @@ def _with_planes(network: nn.Module, channels: int) -> nn.Module:
 
 
 class DMCNet(nn.Module):
-    """Generator, then classifier (paper, Figure 3): all that runs at test time."""
+    """The networks of Figure 3: what one stream trains and runs.
 
-    def __init__(self, generator: nn.Module, classifier: nn.Module):
+    Args:
+        classifier: maps (N, 2 or 3, H, W) to logits (N, classes), or, with ``clip_frames``, clips
+            (N, 2 or 3, T, H, W).
+        generator: of stream "cue": motion and residual to the cue.
+        discriminator: of the adversarial stage; not used at test time.
+        stream: what the classifier sees: the cue, or one of a sample's own fields. "rgb" samples
+            have the decoded picture in the place of the residual.
+        clip_frames: frames per clip, if the classifier takes clips; None: it takes frames.
+    """
+
+    def __init__(
+        self,
+        classifier: nn.Module,
+        generator: nn.Module | None = None,
+        discriminator: nn.Module | None = None,
+        *,
+        stream: Stream,
+        clip_frames: int | None = None,
+    ):
         super().__init__()
-        self.generator, self.classifier = generator, classifier
+        self.classifier, self.generator = classifier, generator
+        self.discriminator, self.stream, self.clip_frames = discriminator, stream, clip_frames
 
     def forward(self, motion: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised motion (N, 2, H, W), residual (N, 3, H, W) -> logits (N, classes), cue."""
+        """All that runs at test time: normalised motion and residual -> logits and cue."""
         cue = self.generator(motion, residual)
-        return self.classifier(cue), cue
+        return self.logits(cue), cue
+
+    def field(self, sample: Sample) -> Tensor:
+        """What the classifier sees of a normalised sample: (N, 2, H, W), or pictures (N, 3, H, W).
+
+        The cue in the form of :func:`summed`.
+        """
+        return self.field_and_attention(sample)[0]
+
+    def field_and_attention(self, sample: Sample) -> tuple[Tensor, Tensor | None]:
+        """:meth:`field`, and the generator's attention if it has one."""
+        if self.stream == "cue":
+            return summed(self.generator, sample.motion, sample.residual)
+        return sample.residual if self.stream == "rgb" else getattr(sample, self.stream), None
+
+    def logits(self, field: Tensor) -> Tensor:
+        """Class scores of what :meth:`field` returned: per frame, or per clip of frames."""
+        if self.clip_frames is not None:
+            field = field.unflatten(0, (-1, self.clip_frames)).transpose(1, 2).contiguous()
+        return self.classifier(field)
 
 
 class C3D(nn.Module):
-    """The 3D network that Table 1 begins with: here to be counted, not trained.
+    """The first network of Table 1: it is counted here, not trained.
 
     Tran et al., ICCV 2015 (arXiv:1412.0767), section 3.3: eight 3x3x3 convolutions, five poolings
     (the first leaves time alone), two fully connected layers of 4,096, and the classes.
@@ -191,7 +247,7 @@ class C3D(nn.Module):
             for width in widths:
                 layers += [nn.Conv3d(channels, width, kernel_size=3, padding=1), nn.ReLU()]
                 channels = width
-            # The last stage has 7 x 7 values; padded, it leaves 4 x 4, as the 8,192 of fc6 ask for.
+            # The last stage has 7 x 7 values. Padding leaves 4 x 4, as fc6's 8,192 inputs need.
             padding = (0, 1, 1) if stage == 4 else 0
             layers.append(nn.MaxPool3d((1, 2, 2) if stage == 0 else 2, padding=padding))
         self.features = nn.Sequential(*layers)
@@ -206,9 +262,8 @@ class C3D(nn.Module):
 def count_macs(network: nn.Module, *shapes: tuple[int, ...]) -> int:
     """Multiply-adds of one forward pass over inputs of these shapes, batch dimension included.
 
-    What Table 1 calls FLOPs: a multiplication and its addition count once, and only convolutions
-    and matrix products count. Nothing is computed: the pass runs on shapes alone, and the network
-    stays as it is.
+    Table 1 calls them FLOPs: a multiplication with its addition counts once, and only convolutions
+    and matrix products count. The pass runs on shapes alone and leaves the network as it is.
     """
     network = copy.deepcopy(network).to("meta").eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():

@@ -1,14 +1,14 @@
-"""The paper's test protocol for our own networks: a clip's scores, a split's, and their files.
+"""The paper's test protocol for our own networks: scores of a clip, of a split, and their files.
 
-Section 4.2: 25 frames spread evenly over a clip. The streams of CoViAR are asked about ten views of
-each, five crops and their mirror images; the cue and flow about the middle alone. A clip's score is
-the mean of all its raw scores, and that is what streams are fused from (:func:`evaluation.fuse`).
+Section 4.2: 25 frames spread evenly over a clip. CoViAR's streams see ten views of each, five crops
+and their mirror images; cue and flow see only the centre crop. A clip's score is the mean of all
+its raw scores. Streams are fused from these means (:func:`evaluation.fuse`).
 """
 
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,20 +21,21 @@ from tqdm.auto import tqdm
 from dmclib import codec, data, evaluation, fast, files, machine, training, transforms, weights
 from dmclib.data import loader
 from dmclib.errors import CheckpointError, ScoreFileError
+from dmclib.models import DMCNet
 from dmclib.training import TrainConfig
 from dmclib.transforms import Sample
 
 FRAMES = 25  # of a clip
-ALL_VIEWS = ("rgb", "motion", "residual")  # the streams that are asked about ten views
+ALL_VIEWS = ("rgb", "motion", "residual")  # the streams that see ten views
 
 
 @dataclass(frozen=True)
 class StreamScores:
-    """What one stream says of every clip of a split."""
+    """One stream's scores of every clip of a split."""
 
     scores: np.ndarray  # float32 (clips, classes), raw, mean over a clip's frames and views
     labels: np.ndarray  # int64 (clips,)
-    names: tuple[str, ...]  # the clips'
+    names: tuple[str, ...]  # of the clips
     classes: tuple[str, ...]
 
 
@@ -43,29 +44,24 @@ class StreamScores:
 
 def recognise(
     path: str | Path,
-    networks: training.Networks,
+    networks: DMCNet,
     *,
     size: int,
     height: int | None = None,
     reading: data.Reading = "plain",
 ) -> Tensor:
-    """Score one clip by the protocol, from its file.
+    """Score one clip by the protocol, from its file: float32 ``(classes,)``, raw, on the CPU.
 
-    Only the GOPs that hold the 25 frames are decoded, each up to its frame; the networks take one
-    view of all of them at once.
+    Only the GOPs that hold the 25 frames are decoded, each up to its frame.
 
     Args:
-        path: MPEG-4 Part 2 of GOP 12 (``codec.transcode``), of two frames or more. In a clip with
-            fewer than 25 a frame counts more than once.
+        path: MPEG-4 Part 2 of GOP 12 (``codec.transcode``), of two frames or more. Of a clip with
+            fewer than 25, some frames count more than once.
         networks: trained, in evaluation mode, of any stream but flow, which no file holds. "rgb"
-            looks at the pictures of the frames' I-frames.
-        size: side of the crops that they were trained on, px.
-        height: frames were scaled to this before cropping (``DataConfig.height``); None: they were
-            as they are in the file.
-        reading: of vectors and residual, as they were trained on (``DataConfig.reading``).
-
-    Returns:
-        float32 ``(classes,)``, raw, on the CPU.
+            sees the pictures of the frames' I-frames.
+        size: side of the crops, px, as in training.
+        height: px to which frames were scaled before cropping; None: they were not scaled.
+        reading: of vectors and residual, as in training.
 
     Raises:
         VideoError: the clip is missing, damaged or not as described above.
@@ -78,8 +74,8 @@ def recognise(
     return _mean_scores(networks, _whole_frames(clip, networks.stream, reading), size, height)
 
 
-def fastest(networks: training.Networks) -> Callable[[Sample], Tensor]:
-    """A call from a normalised sample to logits ``(N, classes)``; the generator is compiled."""
+def fastest(networks: DMCNet) -> Callable[[Sample], Tensor]:
+    """A function from a normalised sample to logits ``(N, classes)``; the generator is compiled."""
     if networks.stream != "cue":
         return lambda sample: networks.logits(networks.field(sample))
     generator = fast.generator(networks.generator)
@@ -89,9 +85,10 @@ def fastest(networks: training.Networks) -> Callable[[Sample], Tensor]:
 def _whole_frames(
     clip: data.Clip, stream: str, reading: data.Reading, dataset: data.Dataset | None = None
 ) -> Sample:
-    """The protocol's frames of a clip; flow, where it is the stream, is the data set's."""
-    how = {"picture": "rgb" if stream == "rgb" else "residual", "reading": reading}
-    segments = loader.Segments([clip], segments=FRAMES, train=False, **how)
+    """The protocol's frames of a clip; for stream "flow" with the data set's flow."""
+    picture = "rgb" if stream == "rgb" else "residual"
+    sampling = loader.Sampling(FRAMES, picture=picture, reading=reading)
+    segments = loader.Segments([clip], sampling, train=False)
     numbers = segments.numbers(clip)
     if stream != "flow":
         return segments.read(replace(clip, flow=None), numbers)
@@ -103,31 +100,21 @@ def _whole_frames(
     def field(previous: codec.CompressedFrame, frame: codec.CompressedFrame) -> np.ndarray:
         return dataset.flow(clip, frame.index, previous.rgb, frame.rgb)
 
-    # TV-L1 takes about a second a frame of one core, and lets others run meanwhile.
+    # TV-L1 takes about a second of one core per frame, and releases Python's lock meanwhile.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         flow = torch.from_numpy(np.stack(list(pool.map(field, before, frames))))
     return Sample(flow, flow.new_zeros(FRAMES, 3, *flow.shape[2:]), flow)
 
 
 @torch.inference_mode()
-def _mean_scores(
-    networks: training.Networks, frames: Sample, size: int, height: int | None
-) -> Tensor:
-    frames = frames.to(next(networks.parameters()).device)
-    rows, columns = frames.motion.shape[-2:]
-    if height is not None and rows != height:
-        frames = transforms.resize(frames, (height, round(columns * height / rows)))
+def _mean_scores(networks: DMCNet, frames: Sample, size: int, height: int | None) -> Tensor:
+    frames = transforms.to_height(frames.to(next(networks.parameters()).device), height)
+    views = [transforms.center_crop(frames, (size, size))]
+    if networks.stream in ALL_VIEWS:
+        views = transforms.ten_views(frames, (size, size))
     network = fastest(networks)
-    views = _views(frames, networks.stream, (size, size))
-    total = [network(transforms.normalize(view)).float().mean(dim=0) for view in views]
-    return torch.stack(total).mean(dim=0).cpu()
-
-
-def _views(frames: Sample, stream: str, size: tuple[int, int]) -> Iterator[Sample]:
-    if stream in ALL_VIEWS:
-        yield from transforms.ten_views(frames, size)
-    else:
-        yield transforms.center_crop(frames, size)
+    means = [network(transforms.normalize(view)).float().mean(dim=0) for view in views]
+    return torch.stack(means).mean(dim=0).cpu()
 
 
 # --- a split ------------------------------------------------------------------------------------
@@ -136,27 +123,24 @@ def _views(frames: Sample, stream: str, size: tuple[int, int]) -> Iterator[Sampl
 def score_split(
     config: TrainConfig, split: str = "test", *, first: int | None = None, device: str = "auto"
 ) -> Path:
-    """Score every clip of a split with a finished training, and keep the scores in one file.
+    """Score every clip of a split with a finished training; return the file of the scores.
 
-    The next clip is decoded while the networks have the last one. What has been scored is not
-    scored again.
+    The next clip is decoded while the networks compute. A split is scored once. Flow is the data
+    set's own, read or computed as for training.
 
     Args:
-        config: the training; of flow, the data set's own is taken or computed, as for training.
+        config: the training.
         split: ``test`` or ``validation``.
-        first: only so many clips, classes taking turns, each from the front of its order.
-        device: ``cpu``, ``cuda``, or ``auto``, which is a GPU where there is one.
-
-    Returns:
-        The file, for :func:`read_scores`.
+        first: score only so many clips: the first of each class, then the second, and so on.
+        device: as for :func:`machine.choose_device`.
 
     Raises:
         CheckpointError: ``config`` has not been trained.
         VideoError, DatasetError: a clip cannot be read, or is missing; the message names it.
     """
-    many = "" if first is None else f"-{first}"
-    code = files.code_digest("fast", "recognition")  # the training's own is in its folder's name
-    target = config.folder / f"clips-{split}{many}-{code}.safetensors"
+    count = "" if first is None else f"-{first}"
+    code = files.code_digest("fast", "recognition")  # that of training is in the folder's name
+    target = config.folder / f"clips-{split}{count}-{code}.safetensors"
     if target.exists():
         return target
     networks = training.load_networks(config).to(machine.choose_device(device))
@@ -169,55 +153,49 @@ def score_split(
         dataset.make(clip)
         return _whole_frames(clip, config.stream, config.data.reading, dataset)
 
-    scores = []
-    with ThreadPoolExecutor(1, "decode") as ahead:
-        coming = ahead.submit(read, clips[0])
-        for following in tqdm([*clips[1:], None], desc=config.stream, unit="clip", leave=False):
-            frames = coming.result()
-            coming = following and ahead.submit(read, following)
-            scores.append(_mean_scores(networks, frames, config.size, config.data.scaled_to))
-    found = StreamScores(
-        torch.stack(scores).numpy(),
-        np.array([clip.label for clip in clips], np.int64),
-        tuple(clip.name for clip in clips),
-        tuple(dataset.classes),
+    scores, reads = [], fast.read_ahead(map(read, clips))
+    for frames in tqdm(reads, config.stream, len(clips), unit="clip", leave=False):
+        scores.append(_mean_scores(networks, frames, config.size, config.data.scaled_to))
+    labels = np.array([clip.label for clip in clips], np.int64)
+    names = tuple(clip.name for clip in clips)
+    write_scores(
+        StreamScores(torch.stack(scores).numpy(), labels, names, tuple(dataset.classes)), target
     )
-    write_scores(found, target)
     return target
 
 
 def _in_turn(clips: Sequence[data.Clip]) -> list[data.Clip]:
     """The first clip of each class, then the second of each, and so on."""
-    seen, turn = Counter(), {}
+    seen, turns = Counter(), {}
     for clip in clips:
-        turn[clip.name] = (seen[clip.label], clip.label)
+        turns[clip.name] = (seen[clip.label], clip.label)
         seen[clip.label] += 1
-    return sorted(clips, key=lambda clip: turn[clip.name])
+    return sorted(clips, key=lambda clip: turns[clip.name])
 
 
-def beside(
-    kept: Mapping[str, str | Path],
+def compare_rules(
+    score_files: Mapping[str, str | Path],
     methods: Mapping[str, Mapping[str, float]],
     right: Mapping[str, np.ndarray],
     names: Sequence[str],
 ) -> list[dict]:
-    """The protocol's accuracy of each method, and another rule's on the same clips.
+    """The accuracy of each method by the protocol and by another rule, on the same clips.
 
     Args:
-        kept: stream -> file of :func:`score_split`, all of the same clips, two or more.
-        methods: method -> weights of its streams; one of a stream without a file is left out.
-        right: method -> bool ``(clips,)``, which clips the other rule has right.
-        names: those clips'; those of the files are among them.
+        score_files: stream -> file of :func:`score_split`, all of the same clips, two or more.
+        methods: method -> weights of its streams; methods that need another stream are left out.
+        right: method -> bool ``(clips,)``, which clips the other rule gets right.
+        names: of those clips; the clips of the files are among them.
 
     Returns:
-        Rows as :func:`evaluation.accuracy_rows` has them of the protocol, with ``other``,
-        ``other_low``, ``other_high`` of the other rule, and ``gain``, ``gain_low``, ``gain_high``
-        of the protocol on it, clip by clip (:func:`evaluation.paired_difference`).
+        Rows of :func:`evaluation.accuracy_rows` for the protocol, with ``other``, ``other_low``,
+        ``other_high`` of the other rule, and ``gain``, ``gain_low``, ``gain_high`` of the protocol
+        over it, clip by clip (:func:`evaluation.paired_difference`).
     """
-    scores, labels = read_together(kept)
-    place = {name: k for k, name in enumerate(names)}
-    same = [place[name] for name in read_scores(next(iter(kept.values()))).names]
-    methods = {name: w for name, w in methods.items() if w.keys() <= kept.keys()}
+    scores, labels = read_together(score_files)
+    numbers = {name: k for k, name in enumerate(names)}
+    same = [numbers[name] for name in read_scores(next(iter(score_files.values()))).names]
+    methods = {name: w for name, w in methods.items() if w.keys() <= score_files.keys()}
     by_protocol = evaluation.called_right(scores, labels, methods)
     by_other = {name: right[name][same] for name in methods}
     rows = evaluation.accuracy_rows(by_protocol)
@@ -233,13 +211,10 @@ def beside(
 # --- files --------------------------------------------------------------------------------------
 
 
-def write_scores(found: StreamScores, path: Path) -> None:
+def write_scores(scores: StreamScores, path: Path) -> None:
     """Write scores as safetensors: the numbers as tensors, names and classes in the note."""
-    tensors = {
-        "scores": torch.from_numpy(found.scores),
-        "labels": torch.from_numpy(found.labels),
-    }
-    note = {"names": json.dumps(found.names), "classes": json.dumps(found.classes)}
+    tensors = {name: torch.from_numpy(getattr(scores, name)) for name in ("scores", "labels")}
+    note = {name: json.dumps(getattr(scores, name)) for name in ("names", "classes")}
     weights.write(tensors, path, note)
 
 
@@ -247,56 +222,37 @@ def read_scores(path: str | Path) -> StreamScores:
     """Read what :func:`write_scores` wrote; nothing in the file is run.
 
     Raises:
-        ScoreFileError: the file is missing or damaged, or its parts do not agree.
+        ScoreFileError: the file is missing or damaged, or holds something else.
     """
     path = Path(path)
     try:
-        tensors = weights.read(path, remedy="score the split again")
-        note = weights.read_note(path)
+        tensors, note = weights.read(path, remedy="score the split again"), weights.read_note(path)
         scores, labels = (tensors[name].numpy() for name in ("scores", "labels"))
-        names, classes = (json.loads(note[part]) for part in ("names", "classes"))
+        names, classes = (tuple(json.loads(note[name])) for name in ("names", "classes"))
     except CheckpointError as problem:
         raise ScoreFileError(str(problem)) from None
-    except (KeyError, TypeError, ValueError, RecursionError) as problem:
-        raise _not_ours(path, f"{type(problem).__name__}: {problem}") from None
-    for words in (names, classes):
-        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-            raise _not_ours(path, "its names are no list of words")
-    if scores.dtype != np.float32 or scores.shape != (len(names), len(classes)) or not scores.size:
-        found = f"{scores.dtype} {scores.shape} for {len(names)} clips, {len(classes)} classes"
-        raise _not_ours(path, f"its scores are {found}")
-    if not np.isfinite(scores).all():
-        raise _not_ours(path, "its scores are not finite")
-    if labels.dtype != np.int64 or labels.shape != (len(names),):
-        raise _not_ours(path, f"its labels are {labels.dtype} {labels.shape}")
-    if labels.min() < 0 or labels.max() >= len(classes):
-        raise _not_ours(path, f"labels {labels.min()} to {labels.max()}, {len(classes)} classes")
-    return StreamScores(scores, labels, tuple(names), tuple(classes))
+    except KeyError as missing:
+        raise ScoreFileError(
+            f"{path} is no file of clip scores: it has no {missing}. Score the split again."
+        ) from None
+    return StreamScores(scores, labels, names, classes)
 
 
-def read_together(kept: Mapping[str, str | Path]) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Read several streams' files of one split, to be fused.
-
-    Args:
-        kept: stream -> file.
-
-    Returns:
-        Stream -> scores, as :func:`evaluation.fuse` takes them, and the labels.
+def read_together(
+    score_files: Mapping[str, str | Path],
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Read the files of several streams: stream -> scores for :func:`evaluation.fuse`, and labels.
 
     Raises:
-        ScoreFileError: as :func:`read_scores`, or the files are not about the same clips.
+        ScoreFileError: as :func:`read_scores`, or the files are of different clips.
     """
-    found = {stream: read_scores(path) for stream, path in kept.items()}
-    first = next(iter(found))
-    for stream, other in found.items():
-        same = (found[first].names, found[first].classes) == (other.names, other.classes)
-        if not same or (found[first].labels != other.labels).any():
+    streams = {stream: read_scores(path) for stream, path in score_files.items()}
+    first, reference = next(iter(streams.items()))
+    for stream, other in streams.items():
+        same = (reference.names, reference.classes) == (other.names, other.classes)
+        if not same or (reference.labels != other.labels).any():
             raise ScoreFileError(
-                f"{kept[stream]} is not about the same clips as {kept[first]}: score both on "
-                "one split of one data set."
+                f"{score_files[stream]} is not about the same clips as {score_files[first]}: score "
+                "both on one split of one data set."
             )
-    return {stream: scores.scores for stream, scores in found.items()}, found[first].labels
-
-
-def _not_ours(path: Path, found: str) -> ScoreFileError:
-    return ScoreFileError(f"{path} is no file of clip scores: {found}. Score the split again.")
+    return {stream: scores.scores for stream, scores in streams.items()}, reference.labels

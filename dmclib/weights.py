@@ -96,7 +96,6 @@ PUBLISHED = {
     "resnet18": "resnet18-????????.pth",
     "resnet152": "resnet152-????????.pth",
     "i3d": "flow_imagenet.pt",
-    "s3d": "no published file of motion weights",
 }
 
 

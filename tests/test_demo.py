@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from dmclib import cli, codec, data, demo, models, paths, training, weights
+from dmclib import cli, codec, data, demo, experiment, models, paths, training, weights
 from dmclib.errors import CheckpointError, OutputError, ProfileError, VideoError
 
 FRAMES = 14  # an I-frame, its GOP, an I-frame and a P-frame
@@ -167,7 +167,7 @@ def finished(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
     config = demo._config("smoke")
-    weights.save(training.Networks(config, 10), config.folder / "weights.safetensors")
+    weights.save(training.build_networks(config, 10), config.folder / "weights.safetensors")
     frame = {"logits": torch.zeros(1, 10), "epe_px": torch.zeros(1)}
     frame |= {name: torch.zeros(1, dtype=torch.int64) for name in ("label", "clip")}
     weights.write(frame, config.folder / "scores.safetensors")
@@ -185,19 +185,18 @@ def test_a_finished_training_names_classes_and_says_what_they_are_worth(finished
 
 
 def test_a_kept_generator_comes_back_with_what_it_was_trained_on(finished, monkeypatch, tmp_path):
-    kept = demo.save_generator(finished, "laptop")
+    kept = experiment.save_generator(finished, "laptop")
     assert kept.stat().st_size < 30_000
     monkeypatch.setattr(paths, "CACHE", tmp_path / "elsewhere")
-    weights = demo.find_weights("laptop")
-    assert (weights.height, weights.networks) == (128, None)
-    assert "results/laptop, trained on PuppetActions" in weights.says
-    first = weights.generator.state_dict()["to_cue.weight"]
+    trained = demo.find_weights("laptop")
+    assert (trained.height, trained.networks) == (128, None)
+    assert "results/laptop, trained on PuppetActions" in trained.says
+    assert trained.generator.state_dict()["to_cue.weight"].shape == (2, 33, 3, 3)
     assert kept.parent.name == "laptop"
 
-    weights.save(weights.generator, kept)  # without its note
+    weights.save(trained.generator, kept)  # without its note
     with pytest.raises(CheckpointError, match="does not say the height"):
         demo.find_weights("laptop")
-    assert first.shape == (2, 33, 3, 3)
 
 
 @pytest.mark.data

@@ -22,20 +22,26 @@ def chain(config):
     return [*before, config]
 
 
-def parameters(**changes):
+def setting(**changes):
     """A notebook's, of the clips that CLIPS is."""
-    return {
+    parameters = {
         **{"data_folder": "", "corpus": "folder", "prepared_folder": "", "split_number": 1},
         **{"train_clips": 20, "validation_clips": 4, "test_clips": 12, "frames_per_clip": 6},
         **{"seed": 3, "size": 64, "schedule": "short", "flow_epochs": 7, "stage_epochs": 2},
         **{"network": "resnet18", "habits": [], "imagenet": "none", "precision": "float32"},
-        **changes,
     }
+    return experiment.Setting(**parameters | changes)
 
 
 @pytest.fixture
 def variants():
-    return experiment.trainings(parameters())
+    return experiment.trainings(setting())
+
+
+def test_a_setting_is_found_among_a_notebooks_parameters():
+    parameters = setting().parameters()
+    assert experiment.Setting.of(parameters | {"device": "cpu"}) == setting()
+    assert setting(prepared_folder="somewhere").clips == replace(CLIPS, prepared="somewhere")
 
 
 def test_all_variants_see_the_same_clips_crops_and_order(variants):
@@ -86,13 +92,13 @@ def test_a_baseline_gets_as_many_epochs_as_a_dmc_classifier_and_its_teacher(vari
 
 
 def test_another_seed_shares_no_training(variants):
-    others = experiment.trainings(parameters(seed=4))
+    others = experiment.trainings(setting(seed=4))
     keys = {stage.key for config in variants.values() for stage in chain(config)}
     assert keys.isdisjoint(stage.key for config in others.values() for stage in chain(config))
 
 
 def test_each_further_training_has_one_thing_changed(variants):
-    further = experiment.further(parameters())
+    further = experiment.further(setting())
     assert further.keys() == experiment.AGAINST.keys()
     for name, config in further.items():
         plain = variants[experiment.AGAINST[name]]
@@ -107,18 +113,18 @@ def test_each_further_training_has_one_thing_changed(variants):
 
 def test_habits_are_followed_where_they_belong_and_unknown_ones_refused():
     flip, block, turns = "keep-dx", "block-target", "classifier-with-discriminator"
-    named = experiment.trainings(parameters(habits=[flip, block, turns]))
+    named = experiment.trainings(setting(habits=[flip, block, turns]))
     habits = {name: set(config.habits) for name, config in named.items()}
     assert habits[FLOW] == habits[MOTION] == habits[CLS] == {flip}
     assert habits[MSE] == {flip, block}
     assert habits[ADV] == {flip, turns}
     assert habits[RESIDUAL] == habits[SINGLE_FRAME] == set()
     with pytest.raises(DMCError, match="habits has no 'smoking'"):
-        experiment.trainings(parameters(habits=["smoking"]))
+        experiment.trainings(setting(habits=["smoking"]))
 
 
 def test_the_released_schedules_are_those_of_the_run_scripts():
-    hmdb = experiment.trainings(parameters(schedule="hmdb51"))
+    hmdb = experiment.trainings(setting(schedule="hmdb51"))
     frame, vectors = hmdb[SINGLE_FRAME], hmdb[MOTION]
     assert (frame.network, frame.epochs, frame.lr) == ("resnet152", 220, 3e-4)
     assert (vectors.epochs, vectors.steps, vectors.lr) == (360, (120, 200, 280), 5e-3)
@@ -132,18 +138,18 @@ def test_the_released_schedules_are_those_of_the_run_scripts():
     assert mse.lr == 0.01 * mse.generator_lr == 1e-4
     assert adv.weights == LossWeights(1.0, 10.0, 1.0, 0.01)
     assert {config.eps for config in hmdb.values()} == {1e-3}
-    ucf = experiment.trainings(parameters(schedule="ucf101"))
+    ucf = experiment.trainings(setting(schedule="ucf101"))
     assert [ucf[name].lr for name in (SINGLE_FRAME, MOTION, RESIDUAL)] == [3e-4, 1e-2, 5e-3]
     assert {ucf[name].epochs for name in (SINGLE_FRAME, MOTION, RESIDUAL)} == {510}
     with pytest.raises(
         DMCError, match="schedule has no 'long'; there are short, i3d, hmdb51, ucf101"
     ):
-        experiment.trainings(parameters(schedule="long"))
+        experiment.trainings(setting(schedule="long"))
 
 
 def test_the_i3d_runs_see_64_frames_and_wait_for_the_generator():
     chain = experiment.trainings(
-        parameters(network="i3d", schedule="i3d", frames_per_clip=64, train_clips=20)
+        setting(network="i3d", schedule="i3d", frames_per_clip=64, train_clips=20)
     )
     assert {config.segments for config in chain.values()} == {64}
     mse, adv = chain[MSE], chain[ADV]
@@ -154,20 +160,22 @@ def test_the_i3d_runs_see_64_frames_and_wait_for_the_generator():
 def test_i3ds_published_weights_begin_streams_of_motion_alone(tmp_path):
     file = tmp_path / "flow_imagenet.pt"
     file.touch()
-    chain = experiment.trainings(parameters(network="i3d", imagenet=str(tmp_path)))
+    chain = experiment.trainings(setting(network="i3d", imagenet=str(tmp_path)))
     begun = {name for name, config in chain.items() if config.initial == str(file)}
     assert begun == {MOTION, FLOW}
 
 
 def test_what_the_classifiers_start_from_is_said_aloud(tmp_path):
-    assert "random weights, as this profile asks" in experiment.beginnings(parameters())
-    asked = parameters(imagenet=str(tmp_path), schedule="hmdb51")
-    said = experiment.beginnings(asked)
+    assert "random weights, as this profile asks" in experiment.starting_weights(setting())
+    given = setting(imagenet=str(tmp_path), schedule="hmdb51")
+    said = experiment.starting_weights(given)
     assert "resnet152 starts from RANDOM weights: no resnet152-????????.pth was found" in said
     file = tmp_path / "resnet18-01234567.pth"
     file.touch()
-    assert f"resnet18 starts from published weights, {file.name}." in experiment.beginnings(asked)
-    named = experiment.trainings(asked)
+    assert f"resnet18 starts from published weights, {file.name}." in experiment.starting_weights(
+        given
+    )
+    named = experiment.trainings(given)
     assert named[MOTION].initial == str(file)
     assert named[MSE].initial is None  # it starts from the flow classifier
     assert named[SINGLE_FRAME].initial is None

@@ -24,12 +24,6 @@ def test_i3d_gives_an_answer_a_clip_whatever_its_length_and_size(network_i3d, sh
         assert network_i3d(torch.randn(2, 2, *shape)).shape == (2, 7)
 
 
-def test_s3d_gives_an_answer_a_clip():
-    network = i3d.motion_s3d(5).eval()
-    with torch.inference_mode():
-        assert network(torch.randn(1, 2, 16, 48, 32)).shape == (1, 5)
-
-
 def test_both_streams_of_i3d_have_the_25_million_parameters_of_the_paper():
     with torch.device("meta"):
         both = [i3d.InceptionI3D(400, channels=channels) for channels in (3, 2)]
@@ -48,14 +42,6 @@ def test_i3d_has_the_published_operations_at_64_frames_of_224_px():
     assert macs == pytest.approx(108e9, rel=0.04)
     fewer = macs - models.count_macs(motion, (1, 2, 64, 224, 224))
     assert fewer == 7**3 * 64 * 32 * 112 * 112
-
-
-def test_s3d_has_torchvisions_parameters_and_operations():
-    with torch.device("meta"):
-        network = i3d.motion_s3d(400, channels=3)
-    assert parameters(network) == 8_320_048  # torchvision's documentation
-    macs = models.count_macs(network, (1, 3, 16, 224, 224))
-    assert macs == pytest.approx(17.98e9, rel=0.02)  # the same
 
 
 def test_padding_is_tensorflows():

@@ -6,6 +6,7 @@ import torchvision
 from torch import nn
 
 from dmclib import models
+from dmclib.transforms import Sample
 from tests.close import FLOAT32
 
 
@@ -53,6 +54,30 @@ def test_each_layer_sees_everything_before_it_newest_first():
     torch.testing.assert_close(generator(motion, residual), expected, **FLOAT32)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"residual_channels": 0},
+        {"predicts": "flow"},
+        {"widths": (3, 17)},
+        {"networks": 2, "attention": True},
+    ],
+    ids=str,
+)
+def test_the_summed_form_is_the_network(settings):
+    generator = models.DenseGenerator(models.GeneratorConfig(**settings))
+    motion, residual = torch.randn(2, 2, 20, 24), torch.randn(2, 3, 20, 24)
+    cues = generator(motion, residual), models.summed(generator, motion, residual)[0]
+    torch.testing.assert_close(*cues, **FLOAT32)
+    own, of_summed = (
+        torch.autograd.grad(cue.square().sum(), list(generator.parameters()), allow_unused=True)
+        for cue in cues
+    )
+    for one, other in zip(own, of_summed, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-3)
+
+
 def test_without_residual_channels_the_residual_changes_nothing():
     generator = models.DenseGenerator(models.GeneratorConfig(residual_channels=0))
     motion = torch.randn(1, 2, 8, 8)
@@ -85,11 +110,32 @@ def test_discriminator_and_classifier_take_other_sizes(size):
 
 
 def test_dmcnet_classifies_the_cue_that_it_returns():
-    net = models.DMCNet(models.DenseGenerator(), models.motion_resnet18(5)).eval()
+    net = models.DMCNet(models.motion_resnet18(5), models.DenseGenerator(), stream="cue").eval()
     motion, residual = torch.randn(1, 2, 64, 64), torch.randn(1, 3, 64, 64)
     logits, cue = net(motion, residual)
     assert torch.equal(cue, net.generator(motion, residual))
     torch.testing.assert_close(logits, net.classifier(cue), **FLOAT32)
+
+
+@pytest.mark.parametrize("stream", ["motion", "residual", "flow", "rgb", "cue"])
+def test_each_stream_sees_its_own_field(stream):
+    generator = models.DenseGenerator() if stream == "cue" else None
+    net = models.DMCNet(nn.Identity(), generator, stream=stream)
+    sample = Sample(*(torch.randn(2, channels, 8, 8) for channels in (2, 3, 2)))
+    field, attention = net.field_and_attention(sample)
+    expected = {"motion": sample.motion, "flow": sample.flow}.get(stream, sample.residual)
+    if stream == "cue":
+        expected = generator(sample.motion, sample.residual)
+    torch.testing.assert_close(field, expected, **FLOAT32)
+    assert attention is None
+
+
+def test_a_classifier_of_clips_gets_consecutive_frames_as_one_clip():
+    net = models.DMCNet(nn.Identity(), stream="motion", clip_frames=3)
+    field = torch.randn(6, 2, 8, 8)
+    clips = net.logits(field)
+    assert clips.shape == (2, 2, 3, 8, 8)
+    assert torch.equal(clips[1, :, 2], field[5])
 
 
 def test_multiply_adds_of_the_generator_are_those_of_table_1():
@@ -144,7 +190,7 @@ def test_a_network_survives_being_counted():
 
 
 def test_the_pwc_size_generator_has_the_counts_that_its_widths_give():
-    widths = (128, 128, 96, 64, 32)  # RELEASED_CODE.md, section 2
+    widths = (128, 128, 96, 64, 32)  # PWC-Net's
     generator = models.DenseGenerator(models.GeneratorConfig(widths=widths))
     by_hand, channels = 0, 5
     for width in (*widths, 2):
@@ -157,12 +203,12 @@ def test_attention_is_one_more_channel_of_the_last_layer_and_has_mean_one():
     generator = models.DenseGenerator(models.GeneratorConfig(attention=True))
     assert sum(p.numel() for p in generator.parameters()) == 4_584 + 9 * 33 + 1
     motion, residual = torch.randn(2, 2, 8, 10), torch.randn(2, 3, 8, 10)
-    cue, attention = generator.with_attention(motion, residual)
+    cue, attention = models.summed(generator, motion, residual)
     assert (cue.shape, attention.shape) == ((2, 2, 8, 10), (2, 1, 8, 10))
     torch.testing.assert_close(attention.mean((1, 2, 3)), torch.ones(2), **FLOAT32)
     assert (attention > 0).all()
-    assert torch.equal(cue, generator(motion, residual))
-    assert models.DenseGenerator().with_attention(motion, residual)[1] is None
+    torch.testing.assert_close(cue, generator(motion, residual), **FLOAT32)
+    assert models.summed(models.DenseGenerator(), motion, residual)[1] is None
 
 
 def test_two_networks_in_sequence_are_one_after_the_other():
@@ -183,4 +229,4 @@ def test_resnet_152_is_the_papers_network_for_i_frames():
 
 def test_a_residual_of_too_few_channels_is_refused():
     with pytest.raises(ValueError, match=r"expected 2 \+ 3 channels of motion and residual, got 4"):
-        models.DenseGenerator()(torch.zeros(1, 2, 8, 8), torch.zeros(1, 2, 8, 8))
+        models.summed(models.DenseGenerator(), torch.zeros(1, 2, 8, 8), torch.zeros(1, 2, 8, 8))

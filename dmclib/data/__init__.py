@@ -11,8 +11,8 @@ from dmclib.data.frames import DataConfig as DataConfig
 from dmclib.data.frames import Frames as Frames
 from dmclib.data.frames import Reading as Reading
 from dmclib.data.frames import folder_digest as folder_digest
-from dmclib.data.frames import how_to_read as how_to_read
 from dmclib.data.frames import load_frames as load_frames
 from dmclib.data.frames import off_key_frame as off_key_frame
+from dmclib.data.frames import reading_options as reading_options
 from dmclib.data.frames import segment_centers as segment_centers
 from dmclib.data.lists import SPLITS as SPLITS

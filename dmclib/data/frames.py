@@ -60,7 +60,7 @@ class DataConfig:
             )
         if self.folder and self.prepared:
             raise DatasetError("give a folder of videos or a prepared folder, not both.")
-        how_to_read(self.reading)
+        reading_options(self.reading)
 
     def open(self) -> Dataset:
         """The data set itself."""
@@ -106,7 +106,7 @@ class Frames:
         return Sample(self.motion[rows].float(), levels, self.flow[rows].float())
 
 
-def how_to_read(reading: Reading) -> dict[str, bool]:
+def reading_options(reading: Reading) -> dict[str, bool]:
     """The options of :func:`codec.read_at` and :func:`codec.read_frames` for a reading."""
     if reading not in READINGS:
         raise DatasetError(f"there is no reading {reading!r}; there are {', '.join(READINGS)}.")
@@ -160,9 +160,8 @@ def load_frames(
 ) -> Frames:
     """Decode the frames that ``split`` contributes, or take them from the cache.
 
-    ``workers`` processes (by default one per core) make and decode the clips and compute their
-    flow, with a progress bar. What is done stays done after an interruption. ``first`` limits the
-    number of clips: the frames of a whole corpus fit into no memory.
+    ``workers`` processes (by default one per core) make and decode clips and compute their flow.
+    ``first`` limits the number of clips: the frames of a whole corpus fit into no memory.
 
     Raises:
         VideoError: if a clip cannot be read; the message names it.
@@ -231,7 +230,7 @@ def _extract(dataset: Dataset, clip: Clip, config: DataConfig, target: Path) -> 
     dataset.make(clip)
     indices = segment_centers(count_frames(clip), config.frames_per_clip)
     before = [index - 1 for index in indices]
-    decoded = codec.read_at(clip.path, before + indices, **how_to_read(config.reading))
+    decoded = codec.read_at(clip.path, before + indices, **reading_options(config.reading))
     previous, current = decoded[: len(indices)], decoded[len(indices) :]
     motion = np.stack([frame.motion for frame in current])
     residual = np.stack([frame.residual for frame in current]).clip(-128, 127)

@@ -7,3 +7,4 @@ from dmclib.fast.select import generator as generator
 from dmclib.fast.select import knows as knows
 from dmclib.fast.select import parts as parts
 from dmclib.fast.stream import classify as classify
+from dmclib.fast.stream import read_ahead as read_ahead

@@ -1,10 +1,10 @@
 """The generator as fast as the machine allows: same weights, same field, for inference.
 
-PyTorch runs the six layers one after the other, each through memory. The forms here run them in one
-pass with everything on chip: on the processor ``dense_generator.c`` (:mod:`dmclib.fast_cpu`), on a
-CUDA GPU ``dense_generator.cu`` (:mod:`dmclib.fast_cuda`). Both are compiled for the machine at hand
-when they are first needed and checked there against the network, which itself answers where they
-fail: results never depend on a compiler.
+PyTorch runs the six layers one after the other, each through memory. The compiled forms run them in
+one pass on chip: on the processor ``dense_generator.c`` (:mod:`dmclib.fast.cpu`), on a CUDA GPU
+``dense_generator.cu`` (:mod:`dmclib.fast.cuda`). They are compiled when they are first needed and
+checked against the network. Where they fail, the network itself is used, so results never depend on
+a compiler.
 """
 
 import copy
@@ -23,23 +23,22 @@ TOLERANCE = TOLERANCES[torch.float32]
 
 
 class CompiledGenerator:
-    """A :class:`DenseGenerator` for inference, with the weights that it has now.
+    """A :class:`DenseGenerator` for inference, with its present weights.
 
-    Called like the network, motion (N, 2, H, W) and residual (N, 3, H, W) to a cue (N, 2, H, W).
+    Called like the network: motion (N, 2, H, W) and residual (N, 3, H, W) to a cue (N, 2, H, W).
     The type is the network's: float32, and on a GPU also bfloat16, whose sums are float32. The
-    field is that of the float32 network within :data:`TOLERANCES`; that is tried once, here, on
-    random pictures. Where gradients are asked for, and inputs of another type, device or shape, go
-    to the network.
+    field is that of the float32 network within :data:`TOLERANCES`, which is checked once, here, on
+    random pictures. The network itself answers while gradients are enabled, and for inputs of
+    another type, device or shape.
 
     Raises:
-        DMCError: if it cannot be compiled, does not pass, or does not know such a network; the
-            sentence says which and why.
+        DMCError: it cannot be compiled, fails the check, or does not know such a network.
     """
 
     def __init__(self, network: DenseGenerator):
         self.network = network
-        about = network.to_cue.weight
-        self._device, self._dtype = about.device, about.dtype
+        weight = network.to_cue.weight
+        self._device, self._dtype = weight.device, weight.dtype
         self._in_channels = 2 + network.config.residual_channels
         on_cpu = self._device.type == "cpu"
         types = [torch.float32] if on_cpu else [torch.float32, torch.bfloat16]
@@ -48,8 +47,7 @@ class CompiledGenerator:
         if on_cpu:
             self._stack = cpu.Stack(**parts(network))
         else:
-            place = {"device": self._device, "dtype": self._dtype}
-            self._stack = cuda.Stack(**parts(network), **place)
+            self._stack = cuda.Stack(**parts(network), device=self._device, dtype=self._dtype)
         self._check()
 
     def __call__(self, motion: Tensor, residual: Tensor) -> Tensor:
@@ -60,7 +58,7 @@ class CompiledGenerator:
         return self._stack(*(x.contiguous() for x in inputs))
 
     def _takes(self, *inputs: Tensor) -> bool:
-        """Whether type and shapes are right; where they are not, the network's own words are."""
+        """Whether type and shapes are right; if not, the network raises its own error."""
         first = inputs[0].shape
         return all(
             x.device == self._device
@@ -73,7 +71,7 @@ class CompiledGenerator:
 
     @torch.inference_mode()
     def _check(self) -> None:
-        """Hold the cues of some random pictures against the network's, in float32 on the CPU."""
+        """Compare the cues of random pictures with the network's, in float32 on the CPU."""
         network = copy.deepcopy(self.network).float().cpu()
         dice = torch.Generator().manual_seed(0)
         for run, (count, height, width) in self._stack.trials():
@@ -91,20 +89,20 @@ class CompiledGenerator:
 
 
 def knows(network: DenseGenerator) -> bool:
-    """Whether there is a compiled form: for all that the paper's three settings say in full."""
+    """Whether there is a compiled form: for any widths, residual_channels and predicts."""
     config = network.config
     known = GeneratorConfig(config.widths, config.residual_channels, config.predicts)
     return config == known and len(config.widths) > 0
 
 
 def parts(network: DenseGenerator) -> dict:
-    """A network as :class:`dmclib.fast_cpu.Stack` takes it, in float32 on the CPU."""
+    """A network's parts as :class:`dmclib.fast.cpu.Stack` takes them, in float32 on the CPU."""
     convs = [layer[0] for layer in network.layers] + [network.to_cue]
-    seen = [convs[0].in_channels, *network.config.widths]
+    channels = [convs[0].in_channels, *network.config.widths]
     weights = []
     for number, conv in enumerate(convs):
-        # The network stacks the newest map first, and here it is the oldest.
-        by_map = conv.weight.detach().float().cpu().split(seen[number::-1], dim=1)
+        # The network stacks the newest map first; here it is the oldest.
+        by_map = conv.weight.detach().float().cpu().split(channels[number::-1], dim=1)
         weights.append(torch.cat(by_map[::-1], dim=1))
     return {
         "weights": weights,
@@ -115,16 +113,16 @@ def parts(network: DenseGenerator) -> dict:
 
 
 def generator(network: DenseGenerator) -> CompiledGenerator | DenseGenerator:
-    """The fastest form of ``network`` there is here for inference; its weights must not change.
+    """The fastest form of ``network`` here for inference; its weights must not change afterwards.
 
-    The network itself where it is of a kind or on a device that the compiled forms do not know and,
-    with a warning, where they cannot be compiled or do not pass.
+    Returns the network itself if the compiled forms do not know its kind or device and, with a
+    warning, if they cannot be compiled or fail their check.
     """
     if not knows(network) or next(network.parameters()).device.type not in ("cpu", "cuda"):
         return network
     try:
         return CompiledGenerator(network)
-    except Exception as problem:  # the network is at hand, whatever a compiler or driver does
+    except Exception as problem:  # whatever a compiler or driver does, the network can answer
         reason = str(problem) if isinstance(problem, DMCError) else f"no fast form: {problem!r}."
         warnings.warn(reason, RuntimeWarning, stacklevel=2)
         return network

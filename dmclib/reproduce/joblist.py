@@ -121,7 +121,7 @@ def trainings(every: dict, speed: Speed) -> list[Training]:
     at_hand = _at_hand(every)
     counts: dict[DataConfig, int] = {}
     found = []
-    for name, config in experiment.trainings(every).items():
+    for name, config in experiment.trainings(experiment.Setting.of(every)).items():
         if config.data not in counts:
             counts[config.data] = _clips(every, config.data)[0]
         frames = counts[config.data] * config.segments * config.epochs

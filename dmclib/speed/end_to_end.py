@@ -43,7 +43,7 @@ def rows(
     generator = fast.generator(models.DenseGenerator().eval().to(device))
     # Channels last: the same sums in an order that is faster for convolutions of many channels.
     classifier = models.motion_resnet18(400).eval().to(device, memory_format=torch.channels_last)
-    network = models.DMCNet(generator, classifier).eval()
+    network = models.DMCNet(classifier, generator, stream="cue").eval()
     with default_clip(clip) as path:
         setting = {"batch": batch, "device": device}
         pair = list(islice(codec.decode_rgb(path), 2))
@@ -147,7 +147,8 @@ def curves(
             found.append(row | {key[4:]: ms for key, ms in times.items()} | {"repeats": repeats})
 
     classifier = models.motion_resnet18(400).eval().to(device)
-    network = models.DMCNet(fast.generator(models.DenseGenerator().eval().to(device)), classifier)
+    generator = fast.generator(models.DenseGenerator().eval().to(device))
+    network = models.DMCNet(classifier, generator, stream="cue")
     for count in frames:
         setting = {"batch": min(count, 8), "device": device}
         paths = {

@@ -2,8 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -51,23 +50,12 @@ def generator_floor(machine: Mapping[str, float], *, size: int = 224) -> dict[st
     return {"compute_ms": compute, "memory_ms": memory, "floor_ms": max(compute, memory)}
 
 
-def concatenated(network: models.DenseGenerator, motion: Tensor, residual: Tensor) -> Tensor:
-    """The cue as the paper draws it and the released code computes it: every layer's input stacked.
-
-    The faster forms are compared with this one, in time and in value.
-    """
-    x = torch.cat([motion, residual], dim=1)
-    for layer in network.layers:
-        x = torch.cat([layer(x), x], dim=1)
-    return motion + network.to_cue(x)
-
-
 def rows(*, size: int = 224, repeats: int = 15) -> list[dict]:
     """Time the generator's forms against the paper's own, in turn, and the machine's floor.
 
     The paper's own is ``eager``: PyTorch, all maps stacked before every layer
-    (:func:`concatenated`). ``summed`` is ``DenseGenerator.forward``, ``torch.compile`` what
-    PyTorch's compiler makes of the paper's, ``fast`` what ``fast.generator`` chooses. On a GPU also
+    (``DenseGenerator.forward``). ``summed`` is ``models.summed``, ``torch.compile`` what PyTorch's
+    compiler makes of the paper's, ``fast`` what ``fast.generator`` chooses. On a GPU also
     ``fast, CUDA graph``, which launches it without Python, and ``fast, bfloat16``. PyTorch runs at
     its defaults: on a GPU its float32 convolutions are TF32.
 
@@ -87,12 +75,12 @@ def rows_on(device: str, *, batches: Sequence[int], size: int, repeats: int) -> 
     """The rows of one device; see :func:`rows`."""
     floor = generator_floor(limits(device), size=size)["floor_ms"]
     network = models.DenseGenerator().eval().to(device)
-    forms = {"summed": network, "torch.compile": compiled(network)}
-    forms["fast"] = fast.generator(network)
+    forms = {"summed": lambda *inputs: models.summed(network, *inputs)[0]}
+    forms |= {"torch.compile": compiled(network), "fast": fast.generator(network)}
     found = []
     for batch in batches:
         inputs = [torch.randn(batch, n, size, size, device=device) for n in (2, 3)]
-        calls = {"eager": forward(partial(concatenated, network), *inputs)}
+        calls = {"eager": forward(network, *inputs)}
         calls |= {name: forward(form, *inputs) for name, form in forms.items()}
         if device == "cuda":
             calls["fast, CUDA graph"] = _in_graph(calls["fast"])
@@ -116,11 +104,11 @@ def rows_on(device: str, *, batches: Sequence[int], size: int, repeats: int) -> 
     return found
 
 
-def compiled(network: models.DenseGenerator) -> Call:
-    """:func:`concatenated` by PyTorch's compiler; its first call takes half a minute."""
-    # It looks for a CUDA toolkit, and logs at length if it finds one without a GPU.
+def compiled(network: models.DenseGenerator) -> Callable[[Tensor, Tensor], Tensor]:
+    """``network`` by PyTorch's compiler, which takes half a minute at the first call."""
+    # It looks for a CUDA toolkit, and says at length if it finds one without a GPU.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    return torch.compile(partial(concatenated, network), dynamic=False)
+    return torch.compile(network, dynamic=False)
 
 
 def _in_graph(call: Call) -> Call:

@@ -1,15 +1,15 @@
-"""One training in progress: the steps of equations 2 to 4, their schedules, and its checkpoint.
+"""One training in progress: the steps of equations 2 to 4, learning rates, and the checkpoint.
 
-Everything that the next epoch depends on is in the checkpoint: weights, the optimizers' moments and
-how many epochs are done. Random numbers have no state between epochs: what the loader draws and
-what dropout draws follow from the seed, the epoch and the process's rank.
+The checkpoint holds everything that the next epoch depends on: weights, the optimizers' moments and
+the number of finished epochs. Random numbers carry no state from epoch to epoch: batches and
+dropout follow from the seed, the epoch and the process's rank.
 """
 
 import json
 import math
 import time
-from collections import defaultdict
-from collections.abc import Callable
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,62 +19,61 @@ from torch import Tensor, nn
 from dmclib import losses, weights
 from dmclib.data import loader
 from dmclib.errors import CheckpointError, DatasetError
+from dmclib.models import DMCNet
 from dmclib.training.config import TrainConfig
-from dmclib.training.distributed import Team, share_norms
+from dmclib.training.distributed import ProcessGroup, share_norms
 from dmclib.transforms import Sample
 
-SAY_SECONDS = 1.0  # between two words about a step
+REPORT_SECONDS = 1.0  # between two calls of on_step
 
-Terms = dict[str, Tensor]  # what a step's loss was made of, each a scalar on the device
+Part = tuple[float, Sample, Tensor]  # of a batch: its share of the clips, its frames and labels
+Terms = dict[str, Tensor]  # the terms of a step's loss and its accuracy, scalars on the device
 
 
 class Loop:
-    """A config's networks with their optimizers, ready for the next epoch.
+    """A config's networks, on the group's device, with their optimizers.
 
-    Args:
-        config: what is trained.
-        networks: on the team's device; the children that the config has no use for are None.
-        train: where batches come from.
-        team: the processes that share each batch.
-        on_step: told where the training is, at most once a second: ``epochs`` done, with a
-            fraction, and the step's ``loss`` and ``accuracy``.
+    ``on_step`` is called at most once a second with the progress: ``epochs`` done, with a fraction,
+    and the step's ``loss`` and ``accuracy``.
+
+    Raises:
+        DatasetError: a batch has fewer clips than there are processes.
     """
 
     def __init__(
         self,
         config: TrainConfig,
-        networks: nn.Module,
+        networks: DMCNet,
         train: loader.Batches,
-        team: Team,
+        group: ProcessGroup,
         on_step: Callable[[dict], None] = lambda progress: None,
     ):
-        self.config, self.networks, self.train, self.team = config, networks, train, team
+        self.config, self.networks, self.train, self.group = config, networks, train, group
         self.on_step, self.epoch, self.log = on_step, 0, []
-        self.clips = len(train.labels)
+        self.clips = len(train.items)
         self.steps = -(-self.clips // config.clips_per_batch)
         smallest = self.clips // self.steps
-        if smallest < team.size:
+        if smallest < group.size:
             raise DatasetError(
-                f"{team.size} processes cannot share batches of {smallest} clips: start fewer, or "
+                f"{group.size} processes cannot share batches of {smallest} clips: start fewer, or "
                 "raise clips_per_batch."
             )
-        if team.size > 1:
+        if group.size > 1:
             share_norms(networks)
         self.logits = torch.compile(networks.logits) if config.compile else networks.logits
-        parts = {"classifier": _classifier_groups(networks.classifier, config)}
-        for name in ("generator", "discriminator"):
-            if getattr(networks, name) is not None:
-                rate = getattr(config, f"{name}_lr")
-                parts[name] = _groups(getattr(networks, name), rate, config)
-        self.optimizers = {
-            name: torch.optim.Adam(groups, eps=config.eps) for name, groups in parts.items()
-        }
+        groups = {"classifier": _classifier_groups(networks.classifier, config)}
+        if networks.generator is not None:
+            groups["generator"] = _groups(networks.generator, config.generator_lr, config)
+        if networks.discriminator is not None:
+            rate = config.discriminator_lr
+            groups["discriminator"] = _groups(networks.discriminator, rate, config)
+        self.optimizers = {k: torch.optim.Adam(own, eps=config.eps) for k, own in groups.items()}
         self.schedules = [self._schedule(optimizer) for optimizer in self.optimizers.values()]
         for optimizer in self.optimizers.values():
-            optimizer.step()  # of no gradient: schedules warn where one rests in the first step
+            optimizer.step()  # without gradients: a schedule warns if no step came before its own
 
     def _schedule(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
-        """Rates as a function of the step alone, so that a restored training finds its own."""
+        """Rates that follow from the step's number alone, as a restored training needs."""
         if self.config.steps:
             falls = [epoch * self.steps for epoch in self.config.steps]
             return torch.optim.lr_scheduler.LambdaLR(
@@ -90,175 +89,165 @@ class Loop:
     # --- an epoch -------------------------------------------------------------------------------
 
     def run_epoch(self) -> dict[str, float]:
-        """Look at every clip once; give the epoch's row of the log, means over clips.
+        """Train on every clip once; return the epoch's row of the log, means over clips.
 
-        ``clips_per_second`` and ``data_wait``, the share of the time in which the networks waited
-        for their next batch (in the first epoch also for workers to start), differ between runs.
+        ``data_wait`` is the share of time spent waiting for batches; it and ``clips_per_second``
+        differ between runs.
 
         Raises:
-            FloatingPointError: if the loss is no longer a number; names epoch, step and clips.
+            FloatingPointError: the loss is no longer a number; names epoch, step and clips.
         """
         self.networks.train()
-        # A classifier that waits still counts the moments of its batch normalisation.
+        # The batch normalisation of a frozen classifier still updates its moments.
         self.networks.classifier.requires_grad_(self.epoch >= self.config.frozen_epochs)
-        torch.manual_seed(hash((self.config.seed, self.epoch, self.team.rank)) % 2**63)
+        torch.manual_seed(hash((self.config.seed, self.epoch, self.group.rank)) % 2**63)
         sums, counts = defaultdict(float), defaultdict(int)
-        batches = self.train.batches(
-            self.epoch, self.config.clips_per_batch, rank=self.team.rank, team=self.team.size
-        )
-        waited, start, said, launched = 0.0, time.perf_counter(), 0.0, None
+        share = {"rank": self.group.rank, "processes": self.group.size}
+        batches = self.train.batches(self.epoch, self.config.clips_per_batch, **share)
+        waited, start, reported, running = 0.0, time.perf_counter(), 0.0, deque()
         for step in range(self.steps):
-            asked = time.perf_counter()
+            before = time.perf_counter()
             batch = next(batches)
-            waited += time.perf_counter() - asked
-            # A step's terms are read while the next one runs: a GPU need not wait for us.
-            coming = (step, self.step(step, batch), batch.clip)
-            for done in (launched, coming if step == self.steps - 1 else None):
-                if done is None:
-                    continue
-                terms, clips = self._read(*done)
+            waited += time.perf_counter() - before
+            running.append((step, self.step(step, batch), batch.clip))
+            # Terms are read one step late, so that a GPU need not wait for the processor.
+            while len(running) > (step < self.steps - 1):
+                number = running[0][0]
+                terms, clips = self._read(*running.popleft())
                 for name, value in terms.items():
                     sums[name] += value * clips
                     counts[name] += clips
-                if time.perf_counter() - said > SAY_SECONDS:
-                    said = time.perf_counter()
-                    place = {"epochs": self.epoch + (done[0] + 1) / self.steps}
-                    self.on_step(place | {k: terms[k] for k in ("loss", "accuracy") if k in terms})
-            launched = coming
-        taken = time.perf_counter() - start
-        speed = {"clips_per_second": self.clips / taken, "data_wait": waited / taken}
+                if time.perf_counter() - reported > REPORT_SECONDS:
+                    reported = time.perf_counter()
+                    means = {k: terms[k] for k in ("loss", "accuracy") if k in terms}
+                    self.on_step({"epochs": self.epoch + (number + 1) / self.steps} | means)
+        seconds = time.perf_counter() - start
+        speed = {"clips_per_second": self.clips / seconds, "data_wait": waited / seconds}
         self.epoch += 1
         return {"epoch": self.epoch, **{k: v / counts[k] for k, v in sums.items()}, **speed}
 
     def _read(self, step: int, terms: Terms, clips: Tensor) -> tuple[dict[str, float], int]:
-        """A step's terms as numbers, means over the team's clips, and how many these are."""
-        joined = torch.stack([*terms.values(), torch.ones_like(terms["loss"])]).double() * len(
-            clips
-        )
-        self.team.sum([joined])
-        *values, count = joined.tolist()
-        found = {name: value / count for name, value in zip(terms, values, strict=True)}
-        if not math.isfinite(found["loss"]):
-            names = ", ".join(self.train.names[clip] for clip in clips.tolist())
+        """A step's terms as numbers, means over the group's clips, and the number of these."""
+        weighted = torch.stack([*terms.values(), torch.ones_like(terms["loss"])]).double()
+        weighted *= len(clips)
+        self.group.sum([weighted])
+        *values, count = weighted.tolist()
+        means = {name: value / count for name, value in zip(terms, values, strict=True)}
+        if not math.isfinite(means["loss"]):
+            names = ", ".join(self.train.items.names[clip] for clip in clips.tolist())
             raise FloatingPointError(
-                f"the loss is {found['loss']} at epoch {self.epoch}, step {step}, clips {names}; a "
+                f"the loss is {means['loss']} at epoch {self.epoch}, step {step}, clips {names}; a "
                 "smaller learning rate usually helps."
             )
-        return found, round(count)
+        return means, round(count)
 
     # --- a step ---------------------------------------------------------------------------------
 
     def step(self, number: int, batch: loader.Batch) -> Terms:
-        """Equation 2 with all but the discriminator fixed, then equation 4 with it fixed.
-
-        With the habit of the released code, an even step is the one and an odd step the other.
-        """
-        parts = self._parts(batch)
-        terms: Terms = {}
-        turns = "classifier-with-discriminator" in self.config.habits
-        adversarial = self.networks.discriminator is not None
-        if adversarial and not (turns and number % 2):
-            terms |= self._sum(self._discriminate(share, *part) for share, *part in parts)
-            self._move("discriminator")
-        if not (adversarial and turns):
-            terms |= self._sum(self._learn(share, *part) for share, *part in parts)
-            self._move("classifier", "generator")
-        else:
-            even = number % 2 == 0
-            terms |= self._sum(self._learn(share, *part, alone=even) for share, *part in parts)
-            self._move("classifier" if even else "generator")
+        """Step ``number`` of an epoch: :meth:`discriminator_step`, then :meth:`generator_step`."""
+        parts = self.parts(batch)
+        discriminates, learning = self.turn(number)
+        terms = self.discriminator_step(parts) if discriminates else {}
+        terms |= self.generator_step(parts, learning)
         for schedule in self.schedules:
             schedule.step()
         return terms
 
-    def _parts(self, batch: loader.Batch) -> list[tuple[float, Sample, Tensor]]:
-        """The batch in parts to be computed one after the other, each with its share of the clips.
+    def turn(self, number: int) -> tuple[bool, tuple[str, ...]]:
+        """Whether the discriminator learns in this step, and which networks learn after it.
 
-        Shares are of the whole team's batch, so that sums over parts and team are means over clips.
+        The released code (habit "classifier-with-discriminator") alternates: even steps move the
+        discriminator and the classifier, odd steps the generator.
+        """
+        adversarial = self.networks.discriminator is not None
+        if not adversarial or "classifier-with-discriminator" not in self.config.habits:
+            return adversarial, ("classifier", "generator")
+        return (False, ("generator",)) if number % 2 else (True, ("classifier",))
+
+    def discriminator_step(self, parts: Sequence[Part]) -> Terms:
+        """Equation 2: the discriminator learns, all other networks stay as they are."""
+        part_terms = []
+        for share, sample, _ in parts:
+            with cast(self.config, self.group.device):
+                with torch.no_grad():
+                    cue = self.networks.field(sample)
+                fake, real = (self.networks.discriminator(field) for field in (cue, sample.flow))
+                loss = losses.discriminator_loss(fake.float(), real.float())
+            (share * self.config.weights.discriminator * loss).backward()
+            right = torch.cat([fake.argmax(1) == losses.FAKE, real.argmax(1) == losses.REAL])
+            accuracy = right.float().mean()
+            part_terms.append({"discriminator": loss, "discriminator_accuracy": accuracy})
+        self.update("discriminator")
+        return _mean(parts, part_terms)
+
+    def generator_step(
+        self, parts: Sequence[Part], learning: Sequence[str] = ("classifier", "generator")
+    ) -> Terms:
+        """Equation 4 with the discriminator fixed; equation 3 is its adversarial term.
+
+        If the generator is not ``learning``, the loss is L_cls alone.
+        """
+        networks, factors, part_terms = self.networks, self.config.weights, []
+        whole = "generator" in learning
+        for share, sample, labels in parts:
+            terms: Terms = {}
+            with cast(self.config, self.group.device):
+                field, attention = networks.field_and_attention(sample)
+                logits = self.logits(field).float()
+                consensus = logits.view(len(labels), -1, logits.shape[1]).mean(dim=1)
+                terms["classification"] = losses.classification(consensus, labels)
+                loss = factors.classification * terms["classification"]
+                if factors.reconstruction and whole:
+                    blocks = "block-target" in self.config.habits
+                    target = losses.block_means(sample.flow) if blocks else sample.flow
+                    terms["reconstruction"] = losses.reconstruction(field, target, attention)
+                    loss = loss + factors.reconstruction * terms["reconstruction"]
+                if factors.adversarial and whole:
+                    networks.discriminator.requires_grad_(False)
+                    answer = networks.discriminator(field).float()
+                    networks.discriminator.requires_grad_(True)
+                    terms["adversarial"] = losses.generator_loss(answer)
+                    loss = loss + factors.adversarial * terms["adversarial"]
+            (share * loss).backward()
+            accuracy = (consensus.argmax(1) == labels).float().mean()
+            part_terms.append({"loss": loss, **terms, "accuracy": accuracy})
+        self.update(*learning)
+        return _mean(parts, part_terms)
+
+    def parts(self, batch: loader.Batch) -> list[Part]:
+        """Split the batch into parts that are computed one after the other.
+
+        Shares are of the whole group's batch: gradients summed over parts and processes are means
+        over its clips.
         """
         count = whole = len(batch.label)
-        if self.team.size > 1:
-            total = torch.tensor([float(count)], device=self.team.device)
-            self.team.sum([total])
+        if self.group.size > 1:
+            total = torch.tensor([float(count)], device=self.group.device)
+            self.group.sum([total])
             whole = total.item()
         frames = len(batch.sample.motion) // count
         parts = []
-        for places in torch.arange(count).tensor_split(min(self.config.micro_batches, count)):
-            first, last = places[0].item(), places[-1].item() + 1
-            sample = Sample(
-                *(
-                    None if x is None else x[first * frames : last * frames]
-                    for x in vars(batch.sample).values()
-                )
-            )
+        for clips in torch.arange(count).tensor_split(min(self.config.micro_batches, count)):
+            first, last = clips[0].item(), clips[-1].item() + 1
+            sample = batch.sample[first * frames : last * frames]
             parts.append(((last - first) / whole, sample, batch.label[first:last]))
         return parts
 
-    def _discriminate(self, share: float, sample: Sample, labels: Tensor) -> tuple[float, Terms]:
-        """Equation 2, and its gradients for the discriminator alone."""
-        with cast(self.config, self.team.device):
-            with torch.no_grad():
-                cue = self.networks.field(sample)
-            fake, real = (self.networks.discriminator(field) for field in (cue, sample.flow))
-            loss = losses.discriminator_loss(fake.float(), real.float())
-        (share * self.config.weights.discriminator * loss).backward()
-        answers = torch.cat([fake.argmax(1) == losses.FAKE, real.argmax(1) == losses.REAL])
-        terms = {"discriminator": loss, "discriminator_accuracy": answers.float().mean()}
-        return share, terms
-
-    def _learn(
-        self, share: float, sample: Sample, labels: Tensor, *, alone: bool = False
-    ) -> tuple[float, Terms]:
-        """Equation 4, or its class loss ``alone``, and its gradients."""
-        networks, factors = self.networks, self.config.weights
-        terms: Terms = {}
-        with cast(self.config, self.team.device):
-            seen, attention = networks.look(sample)
-            logits = self.logits(seen).float()
-            consensus = logits.view(len(labels), -1, logits.shape[1]).mean(dim=1)
-            terms["classification"] = losses.classification(consensus, labels)
-            loss = factors.classification * terms["classification"]
-            if factors.reconstruction and not alone:
-                target = sample.flow
-                if "block-target" in self.config.habits:
-                    target = losses.block_means(target)
-                terms["reconstruction"] = losses.reconstruction(seen, target, attention)
-                loss = loss + factors.reconstruction * terms["reconstruction"]
-            if factors.adversarial and not alone:
-                networks.discriminator.requires_grad_(False)
-                answer = networks.discriminator(seen).float()
-                networks.discriminator.requires_grad_(True)
-                terms["adversarial"] = losses.generator_loss(answer)
-                loss = loss + factors.adversarial * terms["adversarial"]
-        (share * loss).backward()
-        accuracy = (consensus.argmax(1) == labels).float().mean()
-        return share, {"loss": loss, **terms, "accuracy": accuracy}
-
-    @staticmethod
-    def _sum(parts) -> Terms:
-        """Terms of a batch's parts, each weighted with its share of this process's clips."""
-        parts = [(share, terms) for share, terms in parts]
-        whole = sum(share for share, _ in parts)
-        return {
-            name: sum(share / whole * terms[name].detach() for share, terms in parts)
-            for name in parts[0][1]
-        }
-
-    def _move(self, *names: str) -> None:
-        """Take a step with the gradients of these networks, and forget all others."""
+    def update(self, *names: str) -> None:
+        """Take a step with the gradients of these networks, and forget all gradients."""
         for name in names:
             if name not in self.optimizers:
                 continue
             optimizer = self.optimizers[name]
             moved = [p for group in optimizer.param_groups for p in group["params"]]
-            self.team.sum(p.grad for p in moved if p.grad is not None)
+            self.group.sum(p.grad for p in moved if p.grad is not None)
             optimizer.step()
         self.networks.zero_grad(set_to_none=True)
 
     # --- the checkpoint -------------------------------------------------------------------------
 
     def save(self, path: Path) -> None:
-        """Everything that the next epoch depends on, in one file without pickle."""
+        """Write everything that the next epoch depends on, without pickle."""
         tensors = {f"networks.{name}": t for name, t in self.networks.state_dict().items()}
         for part, optimizer in self.optimizers.items():
             for index, state in optimizer.state_dict()["state"].items():
@@ -275,19 +264,17 @@ class Loop:
         """Go on from what :meth:`save` wrote.
 
         Raises:
-            CheckpointError: the file is damaged, or of another config; names what differs.
+            CheckpointError: the file is damaged, or of another config, and what differs.
         """
         tensors = weights.read(path, remedy="start the training again")
         note = weights.read_note(path)
         if note.keys() != {"epoch", "log", "config"}:
             raise CheckpointError(f"{path} is no checkpoint of a training; delete it.")
-        differing = _differing(
-            json.loads(note["config"]), json.loads(json.dumps(asdict(self.config)))
-        )
-        if differing:
+        theirs, own = json.loads(note["config"]), json.loads(json.dumps(asdict(self.config)))
+        if differing := sorted(name for name in own if theirs.get(name) != own[name]):
             raise CheckpointError(
                 f"{path} is of another training, which differs in {', '.join(differing)}; delete "
-                "it, or train what it is of."
+                "it, or go on with that training."
             )
         self.epoch, self.log = int(note["epoch"]), json.loads(note["log"])
         parts = defaultdict(dict)
@@ -304,9 +291,9 @@ class Loop:
             optimizer.load_state_dict(optimizer.state_dict() | {"state": dict(state)})
         done = self.epoch * self.steps
         for schedule in self.schedules:
-            place = {"last_epoch": done - 1, "_step_count": done}
-            schedule.load_state_dict(schedule.state_dict() | place)
-            schedule.step()  # sets the learning rate of the step to come
+            steps = {"last_epoch": done - 1, "_step_count": done}
+            schedule.load_state_dict(schedule.state_dict() | steps)
+            schedule.step()  # sets the learning rate of the next step
 
 
 def cast(config: TrainConfig, device: torch.device) -> torch.autocast:
@@ -314,23 +301,22 @@ def cast(config: TrainConfig, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
 
 
-def _differing(one: dict, other: dict, place: str = "") -> list[str]:
-    """The keys whose values differ, with the keys above them."""
-    found = []
-    for key in sorted(one.keys() | other.keys()):
-        a, b = one.get(key), other.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            found += _differing(a, b, f"{place}{key}.")
-        elif a != b:
-            found.append(place + key)
-    return found
+def _mean(parts: Sequence[Part], part_terms: Sequence[Terms]) -> Terms:
+    """A batch's terms: those of its parts, weighted with their shares of this process's clips."""
+    shares = [share for share, *_ in parts]
+    return {
+        name: sum(
+            share / sum(shares) * terms[name].detach()
+            for share, terms in zip(shares, part_terms, strict=True)
+        )
+        for name in part_terms[0]
+    }
 
 
 def _classifier_groups(classifier: nn.Module, config: TrainConfig) -> list[dict]:
-    """The classifier's weights: first layer, body and last layer, each with its share of ``lr``.
+    """Parameter groups of the classifier, with the learning rates of first layer, body and last.
 
-    Shares of 1 leave one layer like another. CoViAR's others start from ImageNet weights, which the
-    last layer does not have (its train.py).
+    In CoViAR all but the last layer start from ImageNet weights and learn more slowly (train.py).
     """
     if config.first_layer_lr == config.body_lr == 1:
         return _groups(classifier, config.lr, config)
@@ -346,7 +332,7 @@ def _classifier_groups(classifier: nn.Module, config: TrainConfig) -> list[dict]
 
 
 def _groups(network: nn.Module, lr: float, config: TrainConfig) -> list[dict]:
-    """Weights with decay, biases and normalisation without."""
+    """Parameter groups of a network: decay for weights, none for biases and normalisation."""
     weights = [p for p in network.parameters() if p.ndim > 1]
     others = [p for p in network.parameters() if p.ndim <= 1]
     groups = [

@@ -1,28 +1,24 @@
-"""How long and how fast the released runs train: CoViAR's streams, and DMC-Net's two stages.
+"""Epochs and learning rates of the released runs: CoViAR's streams and DMC-Net's two stages.
 
-RELEASED_CODE.md, section 3, from CoViAR's and the authors' code and run scripts. By data set, then
-by stream; ``mse`` and ``adv`` are the stages of the cue. The flow classifier's own schedule is
-nowhere stated: it gets that of the vectors' stream, which is the same network on the same kind of
-picture. Each entry holds fields of :class:`dmclib.config.TrainConfig`, and ``reading`` of its data.
+From CoViAR's and the authors' code and run scripts, by data set, then by stream; ``mse`` and
+``adv`` are the stages of the cue. The flow classifier's schedule is stated nowhere: it gets that of
+the vectors' stream, which is the same network on the same kind of input. Each entry holds fields of
+:class:`dmclib.training.TrainConfig`, and the ``reading`` of its data.
 """
 
 from dmclib.losses import LossWeights
 
-# CoViAR starts from ImageNet and hurries the layers that are new (its train.py).
+# CoViAR starts from ImageNet weights; layers that are new learn faster (its train.py).
 _ALL = {"eps": 1e-3}
 _FLOW = _ALL | {"clips_per_batch": 80, "first_layer_lr": 0.1, "body_lr": 0.01}
-_MOTION = _FLOW | {"reading": "accumulated"}  # CoViAR's streams; DMC-Net's runs read plain ones
+_MOTION = _FLOW | {"reading": "accumulated"}  # CoViAR's streams; DMC-Net's runs read "plain"
 _PICTURE = {**_ALL, "network": "resnet152", "clips_per_batch": 40, "lr": 3e-4}
 _PICTURE |= {"first_layer_lr": 0.01, "body_lr": 0.01}
-# The classifier, which knows flow, learns a hundred times slower than the generator before it.
+# The classifier already knows flow and learns a hundred times more slowly than the generator.
 _STAGE = _ALL | {"epochs": 50, "steps": (20, 35, 45), "lr": 1e-4, "generator_lr": 1e-2}
 _STAGES = {
     "mse": _STAGE
-    | {
-        "clips_per_batch": 45,
-        "frozen_epochs": 1,
-        "weights": LossWeights(reconstruction=10.0),
-    },
+    | {"clips_per_batch": 45, "frozen_epochs": 1, "weights": LossWeights(reconstruction=10.0)},
     "adv": _STAGE
     | {
         "clips_per_batch": 30,
@@ -33,8 +29,8 @@ _STAGES = {
 _HMDB51 = {"epochs": 360, "steps": (120, 200, 280), "lr": 5e-3}
 _UCF101 = {"epochs": 510, "steps": (150, 270, 390)}
 
-# The I3D runs: batches of 96 clips, three at a time; rates fall to a fifth after so many clips of
-# HMDB-51 as ten, seventeen ... epochs have; the classifier waits for six.
+# The I3D runs: batches of 96 clips, three at a time; rates fall to a fifth after as many clips as
+# 10, 17 ... epochs of HMDB-51 have; the classifier is frozen for six epochs.
 _I3D = {
     "epochs": 50,
     "steps": (10, 17, 24, 31, 38, 45),
@@ -76,14 +72,13 @@ RELEASED: dict[str, dict[str, dict]] = {
 
 
 def short(flow_epochs: int, stage_epochs: int) -> dict[str, dict]:
-    """Our own, for small data sets from random weights: one cycle of rates, batches of 8 clips.
+    """Our own, for small data sets and random weights: one cycle of rates, batches of 8 clips.
 
-    A baseline has as many epochs as ``cls`` and ``cls + MSE`` have in all, so that it does not lose
-    for want of them; the flow classifier, which is the teacher, has its ``flow_epochs``. In the
-    first epoch of a generator that is new it learns alone, if there are more.
+    A baseline has as many epochs as flow classifier and ``cls + MSE`` together, so that it does not
+    lose for lack of training. A new generator learns alone in its first epoch, if there are more.
     """
     alone = {"epochs": flow_epochs + stage_epochs}
-    # The generator is new and learns fast; the classifier already knows flow and follows.
+    # The generator is new and learns fast; the classifier already knows flow.
     stage = {"epochs": stage_epochs, "lr": 3e-4, "generator_lr": 5e-3}
     return {
         "rgb": alone,
@@ -91,11 +86,8 @@ def short(flow_epochs: int, stage_epochs: int) -> dict[str, dict]:
         "residual": alone,
         "flow": {"epochs": flow_epochs},
         "mse": stage
-        | {
-            "frozen_epochs": int(stage_epochs > 1),
-            "weights": LossWeights(reconstruction=10.0),
-        },
-        # The released runs give lambda 1 at 224 px and thousands of steps. Ours is a tenth,
-        # untuned, so that a discriminator with few steps behind it cannot outweigh the class loss.
+        | {"frozen_epochs": int(stage_epochs > 1), "weights": LossWeights(reconstruction=10.0)},
+        # The released runs use lambda 1 at 224 px and thousands of steps. Ours is a tenth, untuned,
+        # so that a discriminator after few steps cannot outweigh the class loss.
         "adv": stage | {"weights": LossWeights(reconstruction=10.0, adversarial=0.1)},
     }

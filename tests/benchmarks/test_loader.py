@@ -21,7 +21,7 @@ def test_the_parts_of_a_sample_add_up_and_none_is_free(few, tmp_path):
     assert [codec.probe(clip.flow).frames + 1 for clip in clips] == [
         codec.probe(clip.path).frames for clip in clips
     ]
-    parts = bench_loader._parts(loader.Segments(clips, size=32), 1)
+    parts = bench_loader._parts(loader.Segments(clips, loader.Sampling(size=32)), 1)
     assert list(parts) == [*PARTS, "whole, without transport"]
     seconds = [spent.median for spent in parts.values()]
     assert min(seconds) > 0

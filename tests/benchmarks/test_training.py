@@ -6,7 +6,7 @@ from dmclib import experiment
 from dmclib.data import DataConfig
 from dmclib.models import GeneratorConfig
 from dmclib.training import TrainConfig
-from tests.test_experiment import parameters
+from tests.test_experiment import setting
 
 PLAIN = {"data": DataConfig(), "epochs": 1, "size": 32}
 KINDS = [kind(TrainConfig(**PLAIN, **chosen)) for chosen in TIMED]
@@ -14,7 +14,7 @@ CUE = TrainConfig(**PLAIN, stream="cue", weights=bench_training.MSE)
 
 
 def test_every_training_of_the_ablation_is_of_a_kind_that_is_timed():
-    chain = experiment.trainings(parameters())
+    chain = experiment.trainings(setting())
     assert {kind(config) for config in chain.values()} <= set(KINDS)
     assert "rgb, resnet152" in KINDS  # the paper's network for I-frames
     assert len(set(KINDS)) == len(KINDS)

@@ -7,7 +7,7 @@ import torch
 
 from dmclib import codec, data, transforms
 from dmclib.data import Clip, Frames, loader, segment_centers
-from dmclib.data.loader import Segments, Streamed
+from dmclib.data.loader import Batches, Sampling, Segments, StoredFrames
 from dmclib.errors import DatasetError, VideoError
 from dmclib.flow import store
 from dmclib.transforms import Sample
@@ -52,7 +52,7 @@ def asked(monkeypatch):
 
 
 def test_the_test_item_is_the_middle_of_each_part_cut_from_the_middle(clips):
-    item = Segments(clips, segments=4, size=SIZE, train=False)[2]
+    item = Segments(clips, Sampling(segments=4, size=SIZE), train=False)[2]
     frames = codec.read_at(clips[2].path, segment_centers(39, 4))
     window = np.s_[:, 3:45, 11:53]
     for n, frame in enumerate(frames):
@@ -68,7 +68,7 @@ def test_the_test_item_is_the_middle_of_each_part_cut_from_the_middle(clips):
 
 
 def test_training_takes_one_p_frame_of_each_part_and_in_time_every_one(clips, asked):
-    segments = Segments(clips, size=32)
+    segments = Segments(clips, Sampling(size=32))
     for epoch in range(60):
         segments[epoch * len(segments) + 3]  # of 40 frames
     parts = zip(*asked, strict=True)
@@ -80,14 +80,14 @@ def test_training_takes_one_p_frame_of_each_part_and_in_time_every_one(clips, as
 
 @pytest.mark.parametrize("frames", [2, 3, 13])
 def test_a_short_clip_gives_its_p_frames_more_than_once(tmp_path, asked, frames):
-    segments = Segments([drifting(tmp_path, "short", frames=frames)], size=32)
+    segments = Segments([drifting(tmp_path, "short", frames=frames)], Sampling(size=32))
     for epoch in range(20):
         assert segments[epoch].motion.shape == (3, 2, 32, 32)
     assert {n for numbers in asked for n in numbers} == set(range(1, min(frames, 12)))
 
 
 def test_motion_and_flow_are_cut_scaled_and_mirrored_together(clips):
-    segments = Segments(clips, size=SIZE)
+    segments = Segments(clips, Sampling(size=SIZE))
     directions = set()
     for number in range(20):
         item = segments[number]
@@ -99,16 +99,16 @@ def test_motion_and_flow_are_cut_scaled_and_mirrored_together(clips):
 
 
 def test_an_item_follows_from_seed_epoch_and_clip_alone(clips):
-    item = Segments(clips, size=32, seed=5)[5 + 1]  # epoch 1, clip 1
+    item = Segments(clips, Sampling(size=32, seed=5))[5 + 1]  # epoch 1, clip 1
     torch.randn(3)
-    assert same(item, Segments(clips, size=32, seed=5)[5 + 1])
-    assert same(item, Segments(clips[::-1], size=32, seed=5)[5 + 3])  # the same clip
-    assert not same(item, Segments(clips, size=32, seed=6)[5 + 1])
-    assert not same(item, Segments(clips, size=32, seed=5)[1])  # epoch 0
+    assert same(item, Segments(clips, Sampling(size=32, seed=5))[5 + 1])
+    assert same(item, Segments(clips[::-1], Sampling(size=32, seed=5))[5 + 3])  # the same clip
+    assert not same(item, Segments(clips, Sampling(size=32, seed=6))[5 + 1])
+    assert not same(item, Segments(clips, Sampling(size=32, seed=5))[1])  # epoch 0
 
 
 def test_the_rgb_item_is_the_picture_of_the_gops_key_frame(clips):
-    segments = Segments(clips, segments=3, size=SIZE, train=False, picture="rgb")
+    segments = Segments(clips, Sampling(segments=3, size=SIZE, picture="rgb"), train=False)
     item = segments[0]  # of 37 frames: the middles are 6, 18 and 30
     for n, frame in enumerate(codec.read_at(clips[0].path, [0, 12, 24])):
         shown = frame.rgb[3:45, 11:53].transpose(2, 0, 1) / 255 - 0.5
@@ -122,7 +122,7 @@ def test_the_rgb_item_is_the_picture_of_the_gops_key_frame(clips):
 def test_a_reading_is_the_codecs_own_and_leaves_flow_as_it_is(clips, reading):
     numbers = [5, 11, 30]
     plain = Segments(clips).read(clips[0], numbers)
-    read = Segments(clips, reading=reading).read(clips[0], numbers)
+    read = Segments(clips, Sampling(reading=reading)).read(clips[0], numbers)
     how = {"accumulated": {"accumulate": True}, "subpixel": {"subpixel": True}}[reading]
     for n, frame in enumerate(codec.read_at(clips[0].path, numbers, **how)):
         np.testing.assert_array_equal(read.motion[n], frame.motion)
@@ -133,18 +133,18 @@ def test_a_reading_is_the_codecs_own_and_leaves_flow_as_it_is(clips, reading):
 
 
 def test_accumulated_vectors_grow_until_the_next_key_frame(clips):
-    motion = Segments(clips, reading="accumulated").read(clips[0], [1, 4, 11, 13]).motion
+    motion = Segments(clips, Sampling(reading="accumulated")).read(clips[0], [1, 4, 11, 13]).motion
     # The texture drifts 3 px a frame; the middle has not left the picture since the I-frame.
     assert motion[:, 0, 24, 48].tolist() == [3, 12, 33, 3]
 
 
 def test_an_unknown_reading_is_refused(clips):
     with pytest.raises(DatasetError, match="no reading 'traced'; there are plain, accumulated"):
-        Segments(clips, reading="traced")
+        Sampling(reading="traced")
 
 
 def test_every_epoch_is_a_pass_over_all_clips_in_an_order_of_its_own(clips):
-    stream = Streamed(Segments(clips, size=32, seed=1), workers=0)
+    stream = Batches(Segments(clips, Sampling(size=32, seed=1)), workers=0)
     orders = []
     for epoch in range(4):
         batches = list(stream.batches(epoch, 2))
@@ -158,8 +158,8 @@ def test_every_epoch_is_a_pass_over_all_clips_in_an_order_of_its_own(clips):
 
 
 def test_all_gives_every_clip_in_order_a_label_for_each_frame(clips):
-    segments = Segments(clips, segments=25, size=32, train=False)
-    batches = list(Streamed(segments, workers=0).all())
+    segments = Segments(clips, Sampling(segments=25, size=32), train=False)
+    batches = list(Batches(segments, workers=0).all())
     assert torch.cat([batch.clip for batch in batches]).tolist() == [n // 25 for n in range(125)]
     assert torch.cat([batch.label for batch in batches]).tolist() == [
         n // 25 % 2 for n in range(125)
@@ -170,8 +170,8 @@ def test_all_gives_every_clip_in_order_a_label_for_each_frame(clips):
 
 @pytest.mark.slow
 def test_workers_give_the_batches_of_one_process_and_a_sentence_of_a_bad_clip(clips, tmp_path):
-    here = Streamed(Segments(clips, size=32), workers=0)
-    there = Streamed(Segments(clips, size=32), workers=2)
+    here = Batches(Segments(clips, Sampling(size=32)), workers=0)
+    there = Batches(Segments(clips, Sampling(size=32)), workers=2)
     state = torch.get_rng_state()
     for epoch in (0, 1, 0):
         pairs = zip(here.batches(epoch, 2), there.batches(epoch, 2), strict=True)
@@ -192,7 +192,7 @@ def test_workers_give_the_batches_of_one_process_and_a_sentence_of_a_bad_clip(cl
 
 
 def test_reading_leaves_no_file_open(clips):
-    segments = Segments(clips, size=32)
+    segments = Segments(clips, Sampling(size=32))
     segments[0]
     before = len(os.listdir("/proc/self/fd"))
     for number in range(10):
@@ -206,7 +206,7 @@ def test_what_cannot_be_a_sample_is_refused_by_name(tmp_path):
         Segments([one])[0]
     other = drifting(tmp_path, "other", gop=5, flow=False)
     with pytest.raises(VideoError, match=r"other.mp4: key frames are not 12 frames apart"):
-        Segments([other], segments=25, train=False)[0]
+        Segments([other], Sampling(segments=25), train=False)[0]
     missing = drifting(tmp_path, "missing", flow=False)
     with pytest.raises(VideoError, match=r"missing\.avi"):
         Segments([missing])[0]
@@ -225,21 +225,21 @@ def frames_of(clips):
 
 
 def test_in_memory_every_clip_comes_once_and_its_frames_from_its_own_segments():
-    source = loader.InMemory(frames_of(5), segments=2, size=40)
-    take, taken = source._take, []
-    source._take = lambda rows: taken.append(rows) or take(rows)
-    batches = list(source.batches(0, 2))
+    items = StoredFrames(frames_of(5), Sampling(segments=2, size=40))
+    read, taken = items.read, []
+    items.read = lambda rows: taken.append(rows) or read(rows)
+    batches = list(Batches(items, workers=0).batches(0, 2))
     dealt = torch.cat([batch.clip for batch in batches])
     assert sorted(dealt.tolist()) == [0, 1, 2, 3, 4]
     for batch in batches:
         assert batch.label.tolist() == [clip % 2 for clip in batch.clip]
     rows = torch.stack(taken)
-    assert torch.equal(source.frames.clip[rows], dealt[:, None].expand(-1, 2))
+    assert torch.equal(items.frames.clip[rows], dealt[:, None].expand(-1, 2))
     assert (rows[:, 1] > rows[:, 0]).all()
 
 
 def test_an_epoch_can_be_repeated_by_itself_and_the_next_is_another():
-    source = loader.InMemory(frames_of(5), segments=2, size=32, seed=4)
+    source = Batches(StoredFrames(frames_of(5), Sampling(segments=2, size=32, seed=4)), workers=0)
     first, again, second = (list(source.batches(epoch, 2)) for epoch in (1, 1, 2))
     for one, other in zip(first, again, strict=True):
         assert torch.equal(one.clip, other.clip)
@@ -247,10 +247,10 @@ def test_an_epoch_can_be_repeated_by_itself_and_the_next_is_another():
     assert any(not torch.equal(a.clip, b.clip) for a, b in zip(first, second, strict=True))
 
 
-def test_a_team_shares_each_batch_and_every_clip_looks_as_it_does_to_one_alone():
-    source = loader.InMemory(frames_of(5), segments=2, size=32)
+def test_processes_share_each_batch_and_every_clip_is_cut_as_for_one_alone():
+    source = Batches(StoredFrames(frames_of(5), Sampling(segments=2, size=32)), workers=0)
     whole = list(source.batches(3, 4))
-    shares = [list(source.batches(3, 4, rank=rank, team=2)) for rank in (0, 1)]
+    shares = [list(source.batches(3, 4, rank=rank, processes=2)) for rank in (0, 1)]
     for alone, *parts in zip(whole, *shares, strict=True):
         found = {
             c: m
@@ -265,13 +265,14 @@ def test_a_team_shares_each_batch_and_every_clip_looks_as_it_does_to_one_alone()
 
 
 def test_batches_are_as_equal_as_can_be():
-    sizes = [len(batch) for batch in loader.deal(17, 0, 8)]
+    sizes = [len(batch) for batch in loader.epoch_batches(17, 0, 8)]
     assert sizes == [6, 6, 5]
-    assert [len(batch) for batch in loader.deal(16, 0, 8)] == [8, 8]
+    assert [len(batch) for batch in loader.epoch_batches(16, 0, 8)] == [8, 8]
 
 
 def test_in_memory_all_gives_every_frame_in_order():
-    (batch,) = loader.InMemory(frames_of(5), segments=2, size=32).all()
+    items = StoredFrames(frames_of(5), Sampling(segments=2, size=32), train=False)
+    (batch,) = Batches(items, workers=0).all()
     assert torch.equal(batch.clip, torch.arange(15) // 3)
     rows = transforms.denormalize_motion(batch.sample.motion[:, 1, 0, 0])
     # The window of 35 px in the middle became 32, and motion shrank with it.
@@ -280,28 +281,30 @@ def test_in_memory_all_gives_every_frame_in_order():
 
 def test_consecutive_frames_follow_each_other_from_a_random_one_or_the_middle(clips):
     train, test = (
-        Segments(clips, segments=5, size=32, train=train, consecutive=True)
+        Segments(clips, Sampling(segments=5, size=32, consecutive=True), train=train)
         for train in (True, False)
     )
     count = codec.probe(clips[0].path).frames
     runs = [[data.off_key_frame(n) for n in range(k, k + 5)] for k in range(count - 4)]
-    dice = [loader._dice(0, epoch, clips[0].name) for epoch in range(12)]
+    dice = [loader.seeded(0, epoch, clips[0].name) for epoch in range(12)]
     drawn = [runs.index(train.numbers(clips[0], each)) for each in dice]
     assert len(set(drawn)) > 3
     middle = (count - 5) // 2
     assert test.numbers(clips[0]) == [data.off_key_frame(n) for n in range(middle, middle + 5)]
-    too_many = Segments(clips, segments=count + 3, size=32, train=False, consecutive=True)
+    too_many = Segments(clips, Sampling(segments=count + 3, size=32, consecutive=True), train=False)
     assert too_many.numbers(clips[0])[-4:] == [data.off_key_frame(count - 1)] * 4
 
 
 def test_in_memory_consecutive_frames_share_one_crop_and_whole_clips_stay_together():
     many = frames_of(30)
-    source = loader.InMemory(many, segments=2, size=32, consecutive=True)
-    take, taken = source._take, []
-    source._take = lambda rows: taken.append(rows) or take(rows)
-    list(source.batches(0, 30))
+    sampling = Sampling(segments=2, size=32, consecutive=True)
+    items = StoredFrames(many, sampling)
+    read, taken = items.read, []
+    items.read = lambda rows: taken.append(rows) or read(rows)
+    list(Batches(items, workers=0).batches(0, 30))
     assert all(rows[1] == rows[0] + 1 for rows in taken)
     assert {int(rows[0]) % 3 for rows in taken} == {0, 1}
-    found = [batch.clip for batch in source.all()]
+    middles = Batches(StoredFrames(many, sampling, train=False), workers=0)
+    found = [batch.clip for batch in middles.all()]
     assert torch.equal(torch.cat(found), torch.arange(30).repeat_interleave(2))
     assert all(len(clips) % 2 == 0 for clips in found)

@@ -169,7 +169,7 @@ def test_inputs_that_do_not_fit_are_refused_by_the_network(compiled):
         for wrong in (residual[:1], residual[..., 1:], residual[0]):
             with pytest.raises(RuntimeError):
                 compiled(network())(motion, wrong)
-        with pytest.raises(ValueError, match="expected 2"):
+        with pytest.raises(RuntimeError, match="to have 5 channels, but got 6"):
             compiled(network())(motion, residual[:, [0, 0, 1, 2]])
 
 

@@ -22,7 +22,7 @@ def clip(tmp_path_factory):
 
 @pytest.fixture
 def network():
-    return models.DMCNet(models.DenseGenerator(), models.motion_resnet18(5)).eval()
+    return models.DMCNet(models.motion_resnet18(5), models.DenseGenerator(), stream="cue").eval()
 
 
 def test_every_p_frame_is_scored_as_if_it_had_come_alone(clip, network):

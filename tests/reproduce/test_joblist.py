@@ -144,7 +144,7 @@ def test_drawn_clips_are_counted_and_what_is_done_is_not_to_do():
     assert "In all: jobs 2, trainings to do 16," in text
     assert "held out" not in text
     (step,) = plan("smoke", only=["04"], seeds=[1])
-    config = experiment.trainings(step.every)[experiment.MOTION]
+    config = experiment.trainings(experiment.Setting.of(step.every))[experiment.MOTION]
     config.folder.mkdir(parents=True)
     (config.folder / "scores.safetensors").touch()
     text = dry("smoke", seeds=[0, 1])

@@ -197,8 +197,9 @@ def test_curves_have_a_row_for_each_point_and_method(clip):
 
 
 def test_a_dmcnet_runs_with_the_fast_generator_as_with_its_own():
-    network = models.DMCNet(models.DenseGenerator(), models.motion_resnet18(3)).eval()
-    quick = models.DMCNet(end_to_end.fast.generator(network.generator), network.classifier).eval()
+    classifier, generator = models.motion_resnet18(3), models.DenseGenerator()
+    network = models.DMCNet(classifier, generator, stream="cue").eval()
+    quick = models.DMCNet(classifier, end_to_end.fast.generator(generator), stream="cue").eval()
     motion, residual = torch.randn(1, 2, 40, 40), torch.randn(1, 3, 40, 40)
     with torch.inference_mode():
         a, b = network(motion, residual)[0], quick(motion, residual)[0]

@@ -12,23 +12,23 @@ from dmclib.data import DataConfig
 from dmclib.errors import DatasetError
 from dmclib.losses import LossWeights
 from dmclib.training import TrainConfig, distributed
-from dmclib.training.distributed import Team
+from dmclib.training.distributed import ProcessGroup
 from dmclib.training.loop import Loop
 
 CLIPS = DataConfig(clips_per_class=(1, 1, 1), frames_per_clip=2, height=32)
 
 
-def test_a_team_of_one_sums_nothing_and_waits_for_nobody():
-    with distributed.join("cpu") as team:
-        assert (team.rank, team.size, team.device) == (0, 1, torch.device("cpu"))
+def test_a_group_of_one_sums_nothing_and_waits_for_nobody():
+    with distributed.join("cpu") as group:
+        assert (group.rank, group.size, group.device) == (0, 1, torch.device("cpu"))
         tensor = torch.arange(3.0)
-        team.sum([tensor])
-        team.wait()
+        group.sum([tensor])
+        group.wait()
     assert torch.equal(tensor, torch.arange(3.0))
 
 
 @pytest.mark.parametrize("shape", [(6, 4, 5, 5), (6, 4), (3, 4, 2, 5, 5)])
-def test_normalisation_over_a_team_of_one_is_batch_normalisation(shape, monkeypatch):
+def test_normalisation_over_a_group_of_one_is_batch_normalisation(shape, monkeypatch):
     monkeypatch.setattr(distributed.dist, "all_reduce", lambda tensor: None)
     kind = {2: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}[len(shape)]
     plain = kind(4, eps=0.8, momentum=0.3)
@@ -38,7 +38,7 @@ def test_normalisation_over_a_team_of_one_is_batch_normalisation(shape, monkeypa
     holder[0][0].load_state_dict(plain.state_dict())
     distributed.share_norms(holder)
     shared = holder[0][0]
-    assert isinstance(shared, distributed.TeamBatchNorm)
+    assert isinstance(shared, distributed.GroupBatchNorm)
     x = 3 + 2 * torch.randn(shape)
     one, other = x.clone().requires_grad_(), x.clone().requires_grad_()
     for layer, given in ((plain, one), (shared, other)):
@@ -50,15 +50,15 @@ def test_normalisation_over_a_team_of_one_is_batch_normalisation(shape, monkeypa
     torch.testing.assert_close(shared.eval()(x), plain.eval()(x))
 
 
-def test_a_team_larger_than_its_batches_is_refused(monkeypatch):
-    team = Team(torch.device("cpu"), rank=0, size=4)
+def test_a_group_larger_than_its_batches_is_refused(monkeypatch):
+    group = ProcessGroup(torch.device("cpu"), rank=0, size=4)
     config = TrainConfig("motion", CLIPS, epochs=1, size=32, segments=2, clips_per_batch=3)
 
     class Train:
-        labels = torch.zeros(10)
+        items = range(10)
 
     with pytest.raises(DatasetError, match="4 processes cannot share batches of 2 clips"):
-        Loop(config, training.Networks(config, 10), Train(), team)
+        Loop(config, training.build_networks(config, 10), Train(), group)
 
 
 @pytest.mark.slow
