@@ -4,6 +4,7 @@ Whatever needs torch, PyAV or Jupyter is imported inside its command, so that ``
 at once.
 """
 
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,8 +27,11 @@ app = typer.Typer(
 def main() -> None:
     """Run the command line; what the user can put right is one sentence, never a traceback.
 
-    Exit codes: 0 done, 1 a notebook, check or video failed, 2 a wrong setting or file, 130 Ctrl-C.
+    Exit codes: 0 done, 1 a notebook, check or video failed, 2 a wrong setting or file, 130 Ctrl-C,
+    143 SIGTERM.
     """
+    # Leave as at Ctrl-C, in good order, with temporary files removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         app()
     except DMCError as error:
@@ -72,33 +76,31 @@ def reproduce(
     data: Annotated[
         Path | None, typer.Option(help="folder of real videos, one folder a class")
     ] = None,
-    seeds: Annotated[str, typer.Option(help="a grid: the trainings of each of these, 0,1,2")] = "",
-    splits: Annotated[str, typer.Option(help="a grid: each of these official splits, 1,2,3")] = "",
+    seeds: Annotated[str, typer.Option(help="train with each of these: 0,1,2")] = "",
+    splits: Annotated[
+        str, typer.Option(help="official splits, whose tests are pooled: 1,2,3")
+    ] = "",
     scheduler: Annotated[
-        str | None,
-        typer.Option(help="a Dask scheduler to train a grid on: tcp://host:port"),
+        str | None, typer.Option(help="a Dask scheduler to train on: tcp://host:port")
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="run again what is done already")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would run")] = False,
 ) -> None:
-    """Run the notebooks of a profile in order, going on where the last run stopped.
-
-    With seeds or splits, the trainings are a grid of jobs, one a seed of a split.
-    """
-    from dmclib.reproduce import grid, runner
+    """Run the notebooks of a profile in order, going on where the last run stopped."""
+    from dmclib.reproduce import profiles, runner
 
     try:
         with _stoppable("the same command goes on from this notebook"):
             runner.reproduce(
                 profile,
-                seeds=grid.numbers(seeds, "--seeds"),
-                splits=grid.numbers(splits, "--splits"),
+                seeds=profiles.numbers(seeds, "--seeds"),
+                splits=profiles.numbers(splits, "--splits"),
                 scheduler=scheduler,
                 only=[word.strip() for word in only.split(",") if word.strip()],
                 settings=settings or [],
                 data=data,
                 fresh=fresh,
-                dry_run=dry_run,
+                dry=dry_run,
             )
     except runner.NotebookFailed as failure:
         typer.echo(f"dmc: {failure}", err=True)
@@ -140,8 +142,8 @@ def prepare(
     that; dis, which a new folder has by default, takes hours.
     """
     from dmclib import paths
-    from dmclib import prepare as preparation
     from dmclib.data import corpora, manifest
+    from dmclib.prepare import corpus as preparation
 
     if dataset not in corpora.ADAPTERS:
         raise DatasetError(

@@ -1,4 +1,4 @@
-"""Write a file whole or not at all, and name what was made by the code that made it.
+"""A file whole or not at all, a lock, and a name from the code that made a file.
 
 A run may be killed at any moment, and what it leaves must never be taken for a finished file. So
 everything this package writes goes to a temporary name beside its target, is flushed to disk, and
@@ -8,10 +8,13 @@ is then renamed, which the file system does in one step.
 import ast
 import hashlib
 import os
-from collections.abc import Iterator
+import secrets
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 PACKAGE = Path(__file__).parent
 
@@ -20,12 +23,12 @@ PACKAGE = Path(__file__).parent
 def whole(path: str | Path) -> Iterator[Path]:
     """Give a temporary path to write to; on success it becomes ``path``, on failure it is gone.
 
-    The temporary name keeps ``path``'s suffix, because encoders choose a container by it, and holds
-    the process number, so that two processes making the same file do not write into each other's.
+    The temporary name keeps ``path``'s suffix, because encoders choose a container by it, and is
+    different each time, so that two who make the same file do not write into each other's.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    partial = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.partial{path.suffix}")
     try:
         yield partial
         with open(partial, "rb+") as handle:
@@ -39,6 +42,31 @@ def write_text(path: str | Path, text: str) -> None:
     """Write UTF-8 text to ``path``, whole or not at all."""
     with whole(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def held(path: str | Path, busy: Callable[[], Exception] | None = None) -> Iterator[None]:
+    """Hold a lock for this process; the system lets go of it when the process ends, however.
+
+    Args:
+        path: the lock's file, made where it is not there. What is written in it stays.
+        busy: makes the error to raise where another process holds it; without it, wait.
+    """
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=-1 if busy is None else 0)
+    except Timeout:
+        raise busy() from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def sha256(path: str | Path) -> str:
+    """The digest of a file's content, read in pieces."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 @cache

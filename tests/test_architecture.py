@@ -9,10 +9,9 @@ from dmclib.paths import ROOT
 # goes to a room of a lower layer.
 LAYERS = [
     {"paths", "errors", "files"},
-    {"machine", "weights", "codec", "transforms", "losses", "cluster", "children"},
+    {"machine", "weights", "codec", "transforms", "losses", "cluster"},
     {"flow", "models", "i3d"},
     {"fast", "results", "evaluation", "data"},
-    {"prepare_one"},
     {"training", "released", "figures", "speed", "prepare"},
     {"experiment", "recognition"},
     {"claims"},
@@ -23,7 +22,7 @@ LAYERS = [
 LAYER_OF = {name: k for k, names in enumerate(LAYERS) for name in names}
 ONLY_IN = {
     "matplotlib": {"figures"},
-    "papermill": {"reproduce.execute"},
+    "papermill": {"reproduce.runner"},
     "typer": {"cli"},
     "distributed": {"cluster"},
     "pickle": {"evaluation.score_files"},

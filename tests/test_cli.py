@@ -46,7 +46,7 @@ def test_options_reach_the_runner(monkeypatch):
         "settings": ["a=1", "06.b=2"],
         "data": None,
         "fresh": True,
-        "dry_run": False,
+        "dry": False,
     }
 
 

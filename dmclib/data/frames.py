@@ -4,12 +4,9 @@
 it goes on with the clips that are missing.
 """
 
-import fcntl
 import hashlib
-import multiprocessing.connection
 import os
-import threading
-from concurrent.futures import ProcessPoolExecutor
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,13 +18,16 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from dmclib import codec, files, paths
+from dmclib import cluster, codec, files, paths
 from dmclib.data import corpora, manifest
 from dmclib.data.datasets import GOP, Clip, Dataset, Prepared, PuppetActions, Videos, code
-from dmclib.errors import DatasetError
+from dmclib.errors import DatasetError, VideoError
 from dmclib.transforms import Sample, to_height
 
 Reading = Literal["plain", "accumulated", "subpixel"]  # see DataConfig
+# So long this process makes clips by itself. Workers import torch, each, before they do anything,
+# and a split of few or small clips is done by then.
+ALONE_SECONDS = 5
 READINGS = {"plain": {}, "accumulated": {"accumulate": True}, "subpixel": {"subpixel": True}}
 
 
@@ -196,33 +196,23 @@ def _make(
     """Make the files of ``stored`` that are not there."""
     folder = next(iter(stored.values())).parent
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two trainings that start together make them once
-        missing = [clip for clip, file in stored.items() if not file.exists()]
-        # spawn: a forked child would inherit FFmpeg's and torch's threads and may hang.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(workers, len(missing) or 1), context, _worker) as pool:
-            jobs = [pool.submit(_extract, dataset, clip, config, stored[clip]) for clip in missing]
-            try:
-                for job in tqdm(jobs, desc=name, unit="clip", leave=False):
-                    job.result()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-
-
-def _worker() -> None:
-    """Set up a process of the pool."""
-    # The pool already uses every core; OpenCV reads this when it is first imported.
-    torch.set_num_threads(1)
-    os.environ["OPENCV_FOR_THREADS_NUM"] = "1"
-
-    def follow() -> None:
-        # A pool does not notice that the process that wanted it was killed.
-        multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
+    with files.held(folder / "lock"):  # two trainings that start together make them once
+        missing = [(dataset, c, config, file) for c, file in stored.items() if not file.exists()]
+        with tqdm(total=len(missing), desc=name, unit="clip", leave=False) as bar:
+            start = time.monotonic()
+            while missing and (workers == 1 or time.monotonic() < start + ALONE_SECONDS):
+                _extract(*missing.pop(0))
+                bar.update()
+            if not missing:
+                return
+            with cluster.workers(min(workers, len(missing))) as processes:
+                for (_, clip, *_), answer in processes.each(_extract, missing):
+                    if answer is cluster.LOST:
+                        raise VideoError(
+                            f"{clip.source}: the process that decoded it was lost: it crashed or "
+                            "ran out of memory. Remove the video, or give another copy."
+                        )
+                    bar.update()
 
 
 def _extract(dataset: Dataset, clip: Clip, config: DataConfig, target: Path) -> None:

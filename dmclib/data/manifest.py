@@ -12,7 +12,6 @@ absolute paths. So it tells whether two preparations of the same videos are equa
 be moved.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from tqdm.auto import tqdm
 
 from dmclib import files
 from dmclib.errors import DatasetError
+from dmclib.files import sha256 as sha256
 
 FILE = "manifest.json"
 FORMAT = 2  # raised when folders change; 1 had flow in files of another kind
@@ -139,12 +139,6 @@ def verify(folder: str | Path) -> list[str]:
     sentences = [sentence for sentence in answers if sentence]
     extra = sorted(set(_files(root)) - set(expected))
     return sentences + [f"{path!r} is extra: the manifest does not name it." for path in extra]
-
-
-def sha256(path: str | Path) -> str:
-    """The digest of a file's content, read in pieces."""
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _files(root: Path) -> Iterator[str]:

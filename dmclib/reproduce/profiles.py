@@ -18,7 +18,6 @@ import reprlib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import nbformat
@@ -36,7 +35,6 @@ PLACES = {
     "data_folder": "--data FOLDER",
     "prepared_folder": "--set prepared_folder=FOLDER, a folder that dmc prepare made",
 }
-TRAINING = "04"  # the notebook that trains every stream and stage of one seed
 
 
 @dataclass(frozen=True)
@@ -46,13 +44,11 @@ class Step:
     notebook: Path
     parameters: dict
     fingerprint: str  # SHA-256 of its code cells, its parameters, dmclib's source and its videos
-    seed: int | None = None  # which of a grid's seeds it trains
 
     @property
     def name(self) -> str:
-        """The notebook's stem, such as ``06_ablations``; in a grid ``04_training-seed1``."""
-        stem = self.notebook.stem
-        return stem if self.seed is None else f"{stem}-seed{self.seed}"
+        """The notebook's stem, such as ``06_ablations``."""
+        return self.notebook.stem
 
     @property
     def every(self) -> dict:
@@ -66,8 +62,8 @@ def plan(
     only: Sequence[str] = (),
     settings: Sequence[str] = (),
     data: str | Path | None = None,
-    split: int | None = None,
     seeds: Sequence[int] = (),
+    splits: Sequence[int] = (),
     dry: bool = False,
 ) -> list[Step]:
     """Check everything that can be checked before a run, and say what would run with what.
@@ -78,18 +74,16 @@ def plan(
         settings: ``"parameter=value"`` for every notebook that has it, or
             ``"06.parameter=value"`` for one; values are YAML and go before the profile's.
         data: folder of real videos, given to the notebooks as ``data_folder``.
-        split: official split, before the profile's own.
-        seeds: of a grid: the training notebook runs once for each, the others with all of them
-            (``seeds``) or, after the training, with the first (``seed``).
+        seeds: given to the notebooks as ``seeds``; the first one to those that have one ``seed``.
+        splits: official splits, likewise as ``splits`` and ``split_number``.
         dry: nothing will run, so a data set whose counts are published need not be at hand.
 
     Raises:
-        ProfileError: on a profile, notebook or parameter that does not exist, or a value of
+        ProfileError: on a profile, notebook, parameter or split that does not exist, or a value of
             another type than the notebook's default has.
         DMCError: if the data folder is not there, or the prepared folder is not one.
 
-    The official splits of a data set have results of their own (:func:`results_name`), and so have
-    a grid's trainings of other seeds than the notebook's own: ``ucf101-split2-seed1``.
+    One official split has results of its own: those of split 2 are ``ucf101-split2``.
     """
     sources = sorted(paths.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
     if not sources:
@@ -108,11 +102,19 @@ def plan(
     chosen = [_find(word, running, place="--only") for word in only]
     running = {path: known for path, known in running.items() if not only or path in chosen}
     _check(from_line, running, place="the command line")
-    settings = from_profile.get("", {}) | from_line.get("", {})
-    published = getattr(corpora.ADAPTERS.get(settings.get("corpus")), "SPLITS", None)
-    _check_given(profile, from_profile, from_line, running, at_hand=not (dry and published))
+    _add_numbers(from_line, running, "--seeds", seeds, ("seeds", "seed"))
+    _add_numbers(from_line, running, "--splits", splits, ("splits", "split_number"))
+    every = from_profile.get("", {}) | from_line.get("", {})
+    at_hand = not (dry and published(every))
+    _check_given(profile, from_profile, from_line, running, at_hand=at_hand)
+    known = _splits(profile, every) if splits else ()
+    for split in splits:
+        if split not in known:
+            there = ", ".join(map(str, known))
+            raise ProfileError(f"--splits: there is no split {split}; there are {there}.")
 
-    named = results_name(profile, split or settings.get("split_number", 1))
+    split = every.get("split_number", 1)
+    named = profile if split == 1 or len(splits) > 1 else f"{profile}-split{split}"
     library = _library_hash()
     steps = []
     for path, known in running.items():
@@ -122,38 +124,32 @@ def plan(
                 for key, value in given.get(scope, {}).items():
                     if key in known and value is not None:
                         parameters[key] = _fit(value, known[key], f"{path.stem}.{key}")
-        if split is not None and "split_number" in known:
-            parameters["split_number"] = split
         for place in PLACES.keys() & parameters.keys():
             if parameters[place]:  # a kernel runs elsewhere
                 parameters[place] = str(Path(parameters[place]).resolve())
         content = _videos(parameters)
-        for seed, given in _of_seeds(path, known, parameters, seeds):
-            steps.append(Step(path, given, _fingerprint(path, given, library + content), seed))
+        steps.append(Step(path, parameters, _fingerprint(path, parameters, library + content)))
     return steps
 
 
-def results_name(profile: str, split: int) -> str:
-    """The folder of results, and the notebooks' ``profile``: of split 2 ``ucf101-split2``."""
-    return profile if split == 1 else f"{profile}-split{split}"
+def numbers(text: str, option: str) -> list[int]:
+    """What ``--seeds`` or ``--splits`` says, as ``0,1,2``; nothing for an empty text.
+
+    Raises:
+        ProfileError: something in it is no whole number, or comes twice.
+    """
+    words = [word.strip() for word in text.split(",")] if text else []
+    for word in words:
+        if not re.fullmatch(r"[0-9]{1,9}", word):
+            raise ProfileError(f"{option} {text}: {word!r} is no whole number; write it as 0,1,2.")
+        if [int(other) for other in words if other.isdecimal()].count(int(word)) > 1:
+            raise ProfileError(f"{option} {text}: {word} comes twice.")
+    return [int(word) for word in words]
 
 
-def _of_seeds(
-    path: Path, known: dict, parameters: dict, seeds: Sequence[int]
-) -> list[tuple[int | None, dict]]:
-    """A notebook's parameters in a grid: for the training a seed and those for it, each."""
-    if not seeds:
-        return [(None, parameters)]
-    if path.stem[:2] != TRAINING:
-        given = {"seeds": list(seeds)} if "seeds" in known else {}
-        if "seed" in known and path.stem[:2] > TRAINING:
-            given["seed"] = seeds[0]
-        return [(None, parameters | given)]
-    if "seed" not in known or "profile" not in known:
-        raise ProfileError(f"{path} has no seed and profile to set, so there is no grid of it.")
-    own, name = parameters.get("seed", known["seed"]), parameters["profile"]
-    names = {seed: name if seed == own else f"{name}-seed{seed}" for seed in seeds}
-    return [(seed, parameters | {"seed": seed, "profile": names[seed]}) for seed in seeds]
+def published(parameters: dict) -> corpora.Counts:
+    """Published counts of the data set that parameters name, by split: to train on and to test."""
+    return getattr(corpora.ADAPTERS.get(parameters.get("corpus")), "SPLITS", {})
 
 
 def defaults(notebook: Path) -> dict:
@@ -163,7 +159,7 @@ def defaults(notebook: Path) -> dict:
         ProfileError: if the file is no notebook or that cell holds more than literals.
     """
     try:
-        tagged = [source for source, tags in _code_cells(notebook) if "parameters" in tags]
+        tagged = [cell.source for cell in _code_cells(notebook) if "parameters" in _tags(cell)]
         lines = ast.parse("\n".join(tagged)).body
         return {
             (line.target if isinstance(line, ast.AnnAssign) else line.targets[0]).id: (
@@ -175,16 +171,12 @@ def defaults(notebook: Path) -> dict:
         raise ProfileError(f"{notebook}: its parameters cannot be read ({error}).") from None
 
 
-def _code_cells(notebook: Path) -> list[tuple[str, list[str]]]:
-    """Source and tags of each code cell."""
-    stat = notebook.stat()
-    return _read_code_cells(notebook, stat.st_mtime_ns, stat.st_size)
+def _code_cells(notebook: Path) -> list:
+    return [c for c in nbformat.read(notebook, as_version=4).cells if c.cell_type == "code"]
 
 
-@cache  # a grid plans the same notebooks for every split, and their pictures make them large
-def _read_code_cells(notebook: Path, changed: int, size: int) -> list[tuple[str, list[str]]]:
-    cells = nbformat.read(notebook, as_version=4).cells
-    return [(c.source, c.metadata.get("tags", [])) for c in cells if c.cell_type == "code"]
+def _tags(cell) -> list[str]:
+    return cell.metadata.get("tags", [])
 
 
 def _profile_path(profile: str) -> Path | None:
@@ -240,6 +232,40 @@ def _read_settings(lines: Sequence[str], known_in: dict[Path, dict]) -> Settings
     return settings
 
 
+def _add_numbers(
+    settings: Settings,
+    running: dict[Path, dict],
+    option: str,
+    given: Sequence[int],
+    names: tuple[str, str],
+) -> None:
+    """Set the parameter of several numbers to all that are given, that of one to the first."""
+    if not given:
+        return
+    for name in names:
+        if any(name in of_notebook for of_notebook in settings.values()):
+            raise ProfileError(f"give {option} or --set {name}=..., not both.")
+    several, one = names
+    values = {several: list(given), one: given[0]}
+    found = {name for known in running.values() for name in values.keys() & known.keys()}
+    if not found:
+        raise ProfileError(f"{option}: no notebook that is run has {several} or {one}.")
+    settings.setdefault("", {}).update((name, values[name]) for name in found)
+
+
+def _splits(profile: str, parameters: dict) -> list[int]:
+    """The official splits of the videos that parameters name; 1 where clips are dealt by chance."""
+    if folder := parameters.get("prepared_folder"):
+        known = manifest.read(folder).lists
+    elif folder := parameters.get("data_folder"):
+        known = corpora.open_corpus(parameters.get("corpus", "folder"), folder).lists
+    elif not (known := published(parameters)):
+        raise ProfileError(
+            f"profile {profile} draws its clips, which have no official splits: leave --splits out."
+        )
+    return sorted(known) or [1]
+
+
 def _find(word: object, notebooks: dict[Path, dict], *, place: str) -> Path:
     """The notebook that a number (YAML reads 06 as 6) or a stem means."""
     name = f"{word:02d}" if isinstance(word, int) else str(word)
@@ -247,9 +273,9 @@ def _find(word: object, notebooks: dict[Path, dict], *, place: str) -> Path:
         if name in (path.stem, path.stem[:2]):
             return path
     stems = [path.stem for path in notebooks]
-    known = ", ".join(stems)
     raise ProfileError(
-        f"{place}: there is no notebook {name!r}{_close(name, stems)}; there are {known}."
+        f"{place}: there is no notebook {name!r}{_close(name, stems)}; there are "
+        f"{', '.join(stems)}."
     )
 
 
@@ -345,6 +371,6 @@ def _library_hash() -> str:
 
 
 def _fingerprint(notebook: Path, parameters: dict, library: str) -> str:
-    code = [source for source, _ in _code_cells(notebook)]
+    code = [cell.source for cell in _code_cells(notebook)]
     text = json.dumps([code, parameters, library], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -42,10 +42,10 @@ def networks(size: int, batch: int, device: str) -> dict[str, Call]:
     by_rgb, by_flow = (torchvision.models.googlenet(**inception) for _ in "ab")
     by_flow.conv1.conv = nn.Conv2d(10, **ten)
     deep, deep_flow = (torchvision.models.resnet152(weights=None) for _ in "ab")
-    deep_flow.conv1 = nn.Conv2d(10, 64, kernel_size=7, stride=2, padding=3, bias=False)
-    generator = fast.generator(ready(models.DenseGenerator()))
-    dmc = models.DMCNet(ready(models.motion_resnet18(400)), generator, stream="cue").eval()
-    vectors, residual = pictures(2), pictures(3)
+    deep_flow.conv1 = nn.Conv2d(10, **ten)
+    generator = fast.generator(models.DenseGenerator().eval().to(device))
+    dmc = models.DMCNet(models.motion_resnet18(400).to(device), generator, stream="cue").eval()
+    vectors, residual = planes(2), planes(3)
     return {
         "GoogLeNet RGB": timed(by_rgb, 3),
         "GoogLeNet flow": timed(by_flow, 10),
@@ -181,20 +181,10 @@ OPENCV = {"TV-L1 (OpenCV)": "tvl1", "Farneback": "farneback", "DIS": "dis"}
 
 def flow_methods(size: int, device: str) -> dict[str, Call]:
     """Table 3 (b)'s competitors, each over one pair of pictures or one P-frame of ``size`` px."""
-    pictures = [
-        np.ascontiguousarray(picture)
-        for picture in islice(drifting_texture(height=size, width=size), 2)
-    ]
-    first, second = (
-        torch.from_numpy(p).to(device).permute(2, 0, 1)[None] / 127.5 - 1 for p in pictures
-    )
-    motion, residual = (torch.randn(1, n, size, size, device=device) for n in (2, 3))
-    raft = torchvision.models.optical_flow
-    large, small = (
-        make(weights=None).eval().to(device) for make in (raft.raft_large, raft.raft_small)
-    )
-    generator = fast.generator(models.DenseGenerator().eval().to(device))
-    large_generator = models.DenseGenerator(PWC).eval().to(device)
+    texture = islice(drifting_texture(height=size, width=size), 2)
+    pictures = [np.ascontiguousarray(picture) for picture in texture]
+    pair = [torch.from_numpy(p).to(device).permute(2, 0, 1)[None] / 127.5 - 1 for p in pictures]
+    fields = [torch.randn(1, n, size, size, device=device) for n in (2, 3)]
 
     def opencv(method: flow.Method) -> Call:
         return lambda: flow.estimate(*pictures, method=method)
@@ -210,16 +200,16 @@ def flow_methods(size: int, device: str) -> dict[str, Call]:
     generator = fast.generator(ready(models.DenseGenerator()))
     tvl1, farneback, dis = (opencv(method) for method in OPENCV.values())
     return {
-        "TV-L1 (OpenCV)": opencv("tvl1"),
-        "TV-L1 (torch)": lambda: list(
-            flow.estimate_clip(pictures, method="tvl1-torch", device=device)
+        "TV-L1 (OpenCV)": tvl1,
+        "TV-L1 (torch)": in_torch,
+        "Farneback": farneback,
+        "DIS": dis,
+        "RAFT large": forward(large, *pair),
+        "RAFT small": forward(small, *pair),
+        "PWC-size estimator": forward(
+            partial(models.summed, ready(models.DenseGenerator(PWC))), *fields
         ),
-        "Farneback": opencv("farneback"),
-        "DIS": opencv("dis"),
-        "RAFT large": forward(large, first, second),
-        "RAFT small": forward(small, first, second),
-        "PWC-size estimator": forward(partial(models.summed, large_generator), motion, residual),
-        "DMC generator": forward(generator, motion, residual),
+        "DMC generator": forward(generator, *fields),
     }
 
 

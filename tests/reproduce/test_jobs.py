@@ -5,11 +5,14 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from shutil import rmtree
 
+import dask
+import psutil
 import pytest
 import torch
+from distributed import LocalCluster
 
 from dmclib import data, files, paths, training
 from dmclib.data import DataConfig
@@ -26,10 +29,8 @@ def with_frames(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(paths, "CACHE", folder)
-        # For thirty small clips, processes take longer to start than a thread to do it all.
-        patch.setattr(data.frames, "ProcessPoolExecutor", lambda *_: ThreadPoolExecutor(1))
         for split in data.SPLITS:
-            data.load_frames(CLIPS, split)
+            data.load_frames(CLIPS, split, workers=1)
     return folder
 
 
@@ -40,7 +41,7 @@ def _nothing_trained_yet(tmp_path, monkeypatch):
     monkeypatch.delenv("DMC_RUNNER_PID", raising=False)
     yield
     left = tmp_path.glob("training/*/config.json")  # where a test failed before it stopped them
-    jobs._stop([TrainConfig.from_json(file.read_text()) for file in left])
+    jobs.stop([TrainConfig.from_json(file.read_text()) for file in left])
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ FINISHES = "touch scores.safetensors"
 @pytest.fixture
 def started(monkeypatch):
     """The configs whose processes were started, in order."""
-    configs, start = [], jobs._start
+    configs, start = [], jobs.start
 
     def noting(config, *rest):
         child = start(config, *rest)
@@ -81,7 +82,7 @@ def started(monkeypatch):
             configs.append(config)
         return child
 
-    monkeypatch.setattr(jobs, "_start", noting)
+    monkeypatch.setattr(jobs, "start", noting)
     return configs
 
 
@@ -120,7 +121,7 @@ def test_a_killed_training_goes_on_and_ends_as_fit_ends_when_undisturbed(monkeyp
     def kill_it_within_the_second_epoch(epochs):
         moved.append(epochs)
         if sum(moved) > 1:
-            os.kill(jobs._pid(stage), signal.SIGKILL)
+            os.kill(jobs.pid(stage), signal.SIGKILL)
 
     with monkeypatch.context() as patch:
         watch(patch, kill_it_within_the_second_epoch)
@@ -188,7 +189,7 @@ def test_a_training_outlives_the_kernel_that_started_it(stand_in, started):
         time.sleep(0.05)
     os.killpg(kernel.pid, signal.SIGKILL)
     kernel.wait()
-    assert jobs._pid(going) is not None
+    assert jobs.pid(going) is not None
     (going.folder / "closed").touch()
     run(going)
     assert going.done
@@ -206,7 +207,7 @@ def test_two_calls_at_once_share_one_process(stand_in, started):
 
 def test_a_training_that_another_call_lost_is_taken_over(monkeypatch, stand_in):
     stand_in(ENDLESS)
-    lost, start = config(), jobs._start
+    lost, start = config(), jobs.start
     child = start(lost, "cpu", 1)  # as a kernel did that has since been closed
     watched = []
 
@@ -215,11 +216,11 @@ def test_a_training_that_another_call_lost_is_taken_over(monkeypatch, stand_in):
         if mine is None:
             watched.append(config)
             stand_in(FINISHES)
-            jobs._stop([lost])
+            jobs.stop([lost])
             child.wait()
         return mine
 
-    monkeypatch.setattr(jobs, "_start", lose_it_once_it_is_watched)
+    monkeypatch.setattr(jobs, "start", lose_it_once_it_is_watched)
     run(lost)
     assert watched == [lost]
     assert lost.done
@@ -248,22 +249,22 @@ def test_stopping_the_cell_stops_its_trainings_and_those_it_only_watched(monkeyp
 
     stand_in(ENDLESS)
     own, other = config(), config(seed=1)
-    jobs._start(other, "cpu", 1)
+    jobs.start(other, "cpu", 1)
     watch(monkeypatch, stop_the_cell)
     with pytest.raises(KeyboardInterrupt):
         run(own, other)
-    assert [jobs._pid(own), jobs._pid(other)] == [None, None]
+    assert [jobs.pid(own), jobs.pid(other)] == [None, None]
 
 
 def test_a_failure_stops_the_others_that_this_call_started(stand_in):
     stand_in(f"grep Infinity config.json && {{ echo all is lost; exit 1; }}; {ENDLESS}")
     broken, own, other = config(lr=float("inf")), config(seed=1), config(seed=2)
-    child = jobs._start(other, "cpu", 1)
+    child = jobs.start(other, "cpu", 1)
     with pytest.raises(DMCError, match=r"all is lost$"):
         run(broken, own, other)
-    assert jobs._pid(own) is None
-    assert jobs._pid(other) == child.pid
-    jobs._stop([other])
+    assert jobs.pid(own) is None
+    assert jobs.pid(other) == child.pid
+    jobs.stop([other])
     child.wait()
 
 
@@ -308,3 +309,64 @@ def test_the_bar_moves_when_a_training_does_and_leaves_nothing(monkeypatch, stan
     shown = capsys.readouterr().err
     assert "1 training" in shown
     assert shown.rsplit("\r", 1)[-1].strip() == ""
+
+
+# --- on a scheduler's workers -------------------------------------------------------------------
+
+
+@pytest.fixture
+def scheduler(tmp_path, monkeypatch):
+    """The address of two workers in processes of their own, which have the same cache."""
+    monkeypatch.setenv("DMC_CACHE", str(paths.CACHE))
+    how = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0", "silence_logs": 50}
+    own = {"temporary-directory": str(tmp_path / "dask")}
+    with dask.config.set(own), LocalCluster(**how) as started:
+        yield started.scheduler_address
+
+
+def wait_for(condition, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("frames")
+def test_a_lost_worker_costs_its_own_training_some_epochs_and_no_bit(scheduler):
+    lost, other = config(epochs=8), config(epochs=8, seed=1)
+    scores = training.fit(lost)
+    rmtree(lost.folder)
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(jobs.run, [lost, other], scheduler=scheduler)
+        wait_for(lambda: call.done() or (lost.folder / "checkpoint.safetensors").exists())
+        number = jobs.pid(lost)
+        os.kill(psutil.Process(number).ppid(), signal.SIGKILL)
+        wait_for(lambda: not psutil.pid_exists(number))  # it ends with its worker
+        assert not lost.done
+        call.result(300)
+    assert torch.equal(training.load_scores(lost).logits, scores.logits)
+    assert '"epoch": 1,' not in (lost.folder / "log.txt").read_text()  # it was not begun again
+    assert '"epoch": 1,' in (other.folder / "log.txt").read_text()  # and this one went on
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("frames")
+def test_on_workers_failures_have_their_sentence_and_ctrl_c_ends_trainings(scheduler, monkeypatch):
+    damaged, going = config(), config(epochs=400, seed=1)
+    damaged.folder.mkdir(parents=True)
+    (damaged.folder / "checkpoint.safetensors").write_bytes(b"half")
+    monkeypatch.setenv("DMC_SCHEDULER", scheduler)  # as under dmc reproduce --scheduler
+    with pytest.raises(DMCError, match=r"seed 0, failed(.|\n)*is not a readable safetensors file"):
+        jobs.run([damaged])
+
+    def stop_the_cell(_):
+        raise KeyboardInterrupt
+
+    watch(monkeypatch, stop_the_cell)
+    with pytest.raises(KeyboardInterrupt):
+        jobs.run([going])
+    wait_for(lambda: jobs.pid(going) is None)
+    monkeypatch.setattr(paths, "CACHE", paths.CACHE / "another")
+    with pytest.raises(DMCError, match=r"The worker at tcp://\S+ looks for .* \(DMC_CACHE\)"):
+        jobs.run([replace(going)])

@@ -1,22 +1,26 @@
+import re
+
 import pytest
 
 from dmclib import paths
 from dmclib.data import manifest
 from dmclib.errors import DatasetError, DMCError, ProfileError
-from dmclib.reproduce.profiles import plan
+from dmclib.reproduce.profiles import numbers, plan
 from tests.notebook_maker import use_folder, write
 
 TRAINING = """
 profile: str = "smoke"  # names the results
 epochs: int = 1  # passes over the clips
 """
-ABLATIONS = f"""{TRAINING}
-lr: float = 0.1  # learning rate
-seeds: list = [0]  # one run each
+PREPARED = """
 data_folder: str = ""  # real videos
 prepared_folder: str = ""  # prepared ones
 corpus: str = "folder"  # their kind
 split_number: int = 1  # of its lists
+"""
+ABLATIONS = f"""{TRAINING}{PREPARED}
+lr: float = 0.1  # learning rate
+seeds: list = [0]  # one run each
 toy: bool = True  # small networks
 """
 
@@ -225,3 +229,64 @@ def test_each_split_has_results_of_its_own(suite):
     got = parameters("night", settings=["split_number=3"])
     assert {step["profile"] for step in got.values()} == {"night-split3"}
     assert parameters("night")["04_training"]["profile"] == "night"
+
+
+# --- seeds and splits ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["0,x", "0,,1", "-1", "1.5", "0;1", "²"])
+def test_what_is_no_list_of_numbers_is_refused(text):
+    with pytest.raises(ProfileError, match=re.escape(f"--seeds {text}: ") + ".*no whole number"):
+        numbers(text, "--seeds")
+
+
+def test_numbers_are_read_in_their_order_and_once():
+    assert numbers("", "--seeds") == []
+    assert numbers("2, 0,10", "--seeds") == [2, 0, 10]
+    with pytest.raises(ProfileError, match="--splits 1,2,01: 1 comes twice"):
+        numbers("1,2,01", "--splits")
+
+
+@pytest.fixture
+def of_two_splits(suite, prepared):
+    """The settings of profile ``paper`` that give it a folder of two official splits."""
+    write(paths.NOTEBOOKS, "04_training", f"{TRAINING}seed: int = 0\n{PREPARED}")
+    write(paths.NOTEBOOKS, "06_ablations", f"{ABLATIONS}splits: list = []\n")
+    write(paths.NOTEBOOKS, "08_figures", 'profile: str = "smoke"')
+    write_profile("prepared_folder:\ncorpus: ucf101\nseeds: [5]\n", "paper")
+    sides = {"train": (), "test": ()}
+    empty = manifest.Manifest("UCF101", (), 0, (), {}, None, {1: sides, 2: sides}, {})
+    manifest.write(prepared, empty)
+    return [f"prepared_folder={prepared}"]
+
+
+def test_a_notebook_is_given_all_seeds_and_splits_or_the_first_of_each(of_two_splits):
+    got = parameters("paper", settings=of_two_splits, seeds=[3, 1], splits=[2, 1])
+    one, all_of_them = got["04_training"], got["06_ablations"]
+    assert (one["seed"], one["split_number"]) == (3, 2)
+    assert (all_of_them["seeds"], all_of_them["splits"]) == ([3, 1], [2, 1])
+    assert {step["profile"] for step in got.values()} == {"paper"}
+    assert parameters("paper", settings=of_two_splits)["06_ablations"]["seeds"] == [5]
+    got = parameters("paper", settings=of_two_splits, splits=[2])
+    assert {step["profile"] for step in got.values()} == {"paper-split2"}
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"splits": [1, 3]}, r"--splits: there is no split 3; there are 1, 2\."),
+        ({"splits": [1], "settings": ["split_number=2"]}, "give --splits or --set split_number="),
+        ({"seeds": [1], "settings": ["06.seeds=[2]"]}, "give --seeds or --set seeds="),
+    ],
+)
+def test_seeds_and_splits_that_cannot_be_are_refused(of_two_splits, how, message):
+    how = how | {"settings": [*how.get("settings", []), *of_two_splits]}
+    with pytest.raises(ProfileError, match=message):
+        plan("paper", **how)
+
+
+def test_drawn_clips_have_no_splits_and_a_notebook_that_trains_nothing_no_seeds(of_two_splits):
+    with pytest.raises(ProfileError, match="profile smoke draws its clips, which have no official"):
+        plan("smoke", splits=[1])
+    with pytest.raises(ProfileError, match="--seeds: no notebook that is run has seeds or seed"):
+        plan("smoke", only=["08"], seeds=[1])

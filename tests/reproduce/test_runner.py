@@ -1,8 +1,8 @@
-import fcntl
 import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,7 +10,7 @@ import time
 import pytest
 from rich.console import Console
 
-from dmclib import paths
+from dmclib import files, paths
 from dmclib.errors import DMCError
 from dmclib.reproduce import runner
 from tests.notebook_maker import use_folder, write
@@ -112,24 +112,38 @@ def test_what_is_done_is_not_run_again_and_the_last_screen_names_the_figures(sto
 
 
 def test_a_changed_notebook_runs_again_and_so_do_those_after_it(story):
-    printed = run(dry_run=True, settings=["01.epochs=4"])
+    printed = run(dry=True, settings=["01.epochs=4"])
     states = [line for line in printed.splitlines() if not line.startswith(" ")]
     assert states == ["00_first: done already", "01_second: would run", "02_third: would run"]
-    assert run(dry_run=True, fresh=True).count("would run") == 3
+    assert run(dry=True, fresh=True).count("would run") == 3
 
 
 def test_a_notebook_whose_numbers_are_gone_runs_again(story):
     (paths.RESULTS / "night" / "01_second.json").unlink()
-    states = [line for line in run(dry_run=True).splitlines() if not line.startswith(" ")]
+    states = [line for line in run(dry=True).splitlines() if not line.startswith(" ")]
     assert states == ["00_first: done already", "01_second: would run", "02_third: would run"]
     (paths.RESULTS / "night" / "01_second.json").touch()
 
 
 def test_two_runs_of_one_profile_at_once_are_refused(story):
-    with open(story["runs"] / "lock") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(DMCError, match=f"being run by process {os.getpid()}"):
-            run()
+    with (
+        files.held(story["runs"] / "lock"),
+        pytest.raises(DMCError, match=f"being run by process {os.getpid()}"),
+    ):
+        run()
+
+
+def test_the_kernels_are_told_of_a_scheduler_that_answers(tmp_path, monkeypatch):
+    use_folder(monkeypatch, tmp_path)
+    told = "import os; assert os.environ['DMC_SCHEDULER'] == address"
+    write(paths.NOTEBOOKS, "00_first", 'profile: str = ""\naddress: str = ""', told)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        how = {"settings": [f"address={address}"], "console": Console(file=io.StringIO())}
+        runner.reproduce("smoke", scheduler=address, **how)
+    assert "DMC_SCHEDULER" not in os.environ
+    with pytest.raises(DMCError, match="No Dask scheduler answers at"):
+        runner.reproduce("smoke", scheduler=address, **how)
 
 
 def test_an_unknown_setting_is_refused_before_anything_runs(tmp_path, monkeypatch):
@@ -171,7 +185,7 @@ cli.main()
 """
 
 
-def wait_for(condition, seconds=30):
+def wait_for(condition, seconds=120):
     for _ in range(20 * seconds):
         if condition():
             return
@@ -201,7 +215,7 @@ def test_ctrl_c_stops_the_kernel_and_leaves_nothing_half_written(tmp_path):
     )
     wait_for(lambda: started.exists() and started.read_text())
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=60)
 
     assert process.returncode == 130
     assert said.strip().splitlines()[-1].startswith("dmc: stopped; the same command goes on")

@@ -1,4 +1,4 @@
-"""One video of a prepared folder: made in a child process, recorded, and judged done or not.
+"""One video of a prepared folder: made in a worker, recorded, and judged done or not.
 
 A video counts as done by its record, one small file that is written when clip and flow are whole:
 it holds their digests, what they were made from, and how. So a video is made again when its source
@@ -9,16 +9,16 @@ encoder that gives the same bytes costs no flow.
 import errno
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import av
 import numpy as np
 
-from dmclib import children, codec, files
+from dmclib import cluster, codec, files
 from dmclib import flow as optical_flow
-from dmclib.data import manifest
-from dmclib.errors import DMCError, VideoError
+from dmclib.errors import DMCError, OutputError, VideoError
 from dmclib.flow import store
 
 FORMAT = 1  # raised when a change of ours makes other clips or flow from the same settings
@@ -27,6 +27,22 @@ LOCK = "prepare.lock"  # marks a folder as a prepared one, and is locked by who 
 
 _ON_TORCH = ("tvl1-torch", "raft", "raft-small")
 _NOTHING = {"source": {}, "clip": {}, "flow": None}  # of a video without a record
+_GOES_ON = "What is done stays; run it again to go on."
+
+
+@dataclass(frozen=True)
+class Task:
+    """One video to prepare; plain values, because it may travel to another machine."""
+
+    name: str  # "<class>/<file name>" of the publishers
+    source: str  # absolute path
+    out: str  # the prepared folder, absolute
+    codec: dict  # what the clip follows from, besides its source
+    flow: dict | None  # what the flow follows from, besides its clip; None: no flow is asked for
+
+    def paths(self) -> tuple[Path, Path, Path]:
+        """Where clip, flow and record lie."""
+        return places(Path(self.out), self.name)
 
 
 def places(out: Path, name: str) -> tuple[Path, Path, Path]:
@@ -44,7 +60,7 @@ def codec_settings(letterbox: bool) -> dict:
     settings |= {"quantizer": QUANTIZER, "b_frames": 0, "format": FORMAT}
     if letterbox:  # named only where it is so: records from before it could be asked for stay valid
         settings["letterbox"] = True
-    return settings | {"tools": _codec_tools(settings)}
+    return settings | {"tools": _codec_tools()}
 
 
 def flow_settings(method: str) -> dict | None:
@@ -54,18 +70,21 @@ def flow_settings(method: str) -> dict | None:
     blank = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
     optical_flow.estimate(blank, blank, method=method)  # says in a sentence what is missing
     settings = {"method": method, "limit_px": 20, "error_px": store.ERROR_PX}
-    settings |= {"stored_as": store.SUFFIX, "format": FORMAT}
-    return settings | {"tools": _flow_tools(settings)}
+    return settings | {
+        "stored_as": store.SUFFIX,
+        "format": FORMAT,
+        "tools": _flow_tools(method),
+    }
 
 
-def _codec_tools(_: dict) -> dict:
-    versions = {name: av.library_versions[name] for name in ("libavcodec", "libswscale")}
-    dotted = {name: ".".join(map(str, version)) for name, version in versions.items()}
+def _codec_tools() -> dict:
+    names = ("libavcodec", "libswscale")
+    dotted = {name: ".".join(map(str, av.library_versions[name])) for name in names}
     return {"av": av.__version__, **dotted}
 
 
-def _flow_tools(settings: dict) -> dict:
-    if settings["method"] in _ON_TORCH:  # a second to import, and OpenCV's methods do without
+def _flow_tools(method: str) -> dict:
+    if method in _ON_TORCH:
         import torch
         import torchvision
 
@@ -75,111 +94,86 @@ def _flow_tools(settings: dict) -> dict:
     return {"opencv": cv2.__version__}
 
 
-def is_done(task: dict) -> bool:
+def is_done(task: Task) -> bool:
     """Whether a video's record is of this source and these settings, going by sizes and times.
 
     They stand for the content, as they do for ``make`` and ``rsync``: to read a whole corpus again
     would take longer than many a run has left to do. Where only a time differs, as after copying,
     the task compares digests before it makes anything.
     """
-    clip, field_file, record = places(Path(task["out"]), task["name"])
-    old = _read_record(record)
+    clip, field_file, record = task.paths()
+    old = read_record(record)
     try:
-        now = os.stat(task["source"])
+        now = os.stat(task.source)
     except OSError:
         return False  # the task says so
     same = {"bytes": now.st_size, "mtime_ns": now.st_mtime_ns}.items() <= old["source"].items()
-    if not (same and _is_made(clip, old["clip"], task["codec"])):
+    if not (same and _is_made(clip, old["clip"], task.codec)):
         return False
-    if task["flow"] is None:
+    if task.flow is None:
         return old["flow"] is None
-    return _is_made(field_file, old["flow"], task["flow"])
+    return _is_made(field_file, old["flow"], task.flow)
 
 
-def entry(out: Path, name: str, label: int) -> manifest.Entry:
-    """What the manifest says of a video that is done."""
-    clip, field_file, record = places(out, name)
-    made = _read_record(record)
-    described, flow = made["clip"], made["flow"] or {}
-    return manifest.Entry(
-        name=name,
-        label=label,
-        clip=clip.relative_to(out).as_posix(),
-        flow=field_file.relative_to(out).as_posix() if flow else None,
-        width=described["width"],
-        height=described["height"],
-        frames=described["frames"],
-        source_bytes=made["source"]["bytes"],
-        source_sha256=made["source"]["sha256"],
-        clip_bytes=described["bytes"],
-        clip_sha256=described["sha256"],
-        flow_bytes=flow.get("bytes"),
-        flow_sha256=flow.get("sha256"),
-    )
+def make(task: Task) -> bool | str:
+    """In a worker: make what is missing or outdated of one video, then its record.
 
+    Returns:
+        Whether anything had to be made; a sentence where the video itself cannot be prepared.
 
-def child() -> None:
-    """What a child process runs."""
-    children.serve(answer)
-
-
-def answer(task: dict, beat: Callable[[], None]) -> dict:
-    """In a child: make one video; say whether, or why not, or why nothing can be made at all."""
+    Raises:
+        DMCError: no video can be prepared: a full disk, a worker of other versions or without the
+            folder.
+    """
     try:
-        return {"made": _make(task, beat)}
+        return _make(task)
     except Exception as error:  # whatever a hostile file can do: it is the file's own failure
         numbers = set()
         cause: BaseException | None = error
         while cause is not None:
             numbers.add(getattr(cause, "errno", None))
             cause = cause.__cause__ or cause.__context__
-        name, out = task["name"], Path(task["out"])
-        sentence = str(error).replace(task["source"], name).replace(f"{out}/", "")
+        name, out = task.name, Path(task.out)
+        sentence = str(error).replace(task.source, name).replace(f"{out}/", "")
         if errno.ENAMETOOLONG in numbers:
-            return {"failed": f"{name}: its name is too long to be written. Shorten it."}
-        if numbers & {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-            return {"stop": cannot_write(error, out)}
-        if isinstance(error, VideoError):
-            return {"failed": sentence}
-        if isinstance(error, OSError):
-            return {"stop": cannot_write(error, out)}
+            return f"{name}: its name is too long to be written. Shorten it."
+        full = numbers & {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+        if isinstance(error, VideoError) and not full:
+            return sentence
+        if isinstance(error, OSError) or full:
+            raise OutputError(f"{cannot_write(error, out)} {_GOES_ON}") from None
         if isinstance(error, DMCError):
-            return {"stop": str(error)}
-        return {"failed": f"{name}: cannot be prepared ({type(error).__name__}: {sentence})."}
+            raise DMCError(f"{error} {_GOES_ON}") from None
+        return f"{name}: cannot be prepared ({type(error).__name__}: {sentence})."
 
 
-def _make(task: dict, beat: Callable[[], None]) -> bool:
-    """Make what is missing or outdated of one video, then its record; False if nothing was."""
-    name, source, out = task["name"], Path(task["source"]), Path(task["out"])
+def _make(task: Task) -> bool:
+    source, out = Path(task.source), Path(task.out)
     if not (out / LOCK).is_file():
         raise DMCError(f"A worker does not see {out}; give a folder that all of them share.")
-    clip, field_file, record = places(out, name)
+    clip, field_file, record = task.paths()
     for path in (clip, field_file, record):
         check_inside(out, path.parent)
-    for wanted, here in ((task["codec"], _codec_tools), (task["flow"], _flow_tools)):
-        if wanted and wanted["tools"] != here(wanted):
-            raise DMCError(
-                f"A worker has {here(wanted)}, and this machine {wanted['tools']}. Install the "
-                "same versions."
-            )
-    old = _read_record(record)
-    seen = _source(source, name, old)
+    _check_tools(task.codec["tools"], _codec_tools())
+    if task.flow is not None:
+        _check_tools(task.flow["tools"], _flow_tools(task.flow["method"]))
+    old = read_record(record)
+    seen = _source(source, task.name, old)
     if seen["sha256"] != old["source"].get("sha256"):
         old = _NOTHING
     new, made = {"source": seen, "clip": old["clip"], "flow": None}, False
-    if not _is_made(clip, old["clip"], task["codec"]):
+    if not _is_made(clip, old["clip"], task.codec):
         made = True
         record.unlink(missing_ok=True)
-        how = task["codec"]
         codec.transcode(
             source,
             clip,
-            size=(how["width"], how["height"]),
-            gop=how["gop"],
-            quantizer=how["quantizer"],
-            letterbox=how.get("letterbox", False),
+            size=(task.codec["width"], task.codec["height"]),
+            gop=task.codec["gop"],
+            quantizer=task.codec["quantizer"],
+            letterbox=task.codec.get("letterbox", False),
         )
-        beat()
+        cluster.sign_of_life()
         info = codec.probe(clip)
         if info.frames < 2:
             clip.unlink()
@@ -187,37 +181,43 @@ def _make(task: dict, beat: Callable[[], None]) -> bool:
                 f"{source}: has one frame, and so no motion. Give a longer one or remove it."
             )
         new["clip"] = {"width": info.width, "height": info.height, "frames": info.frames}
-        new["clip"] |= _describe(clip, task["codec"])
+        new["clip"] |= _describe(clip, task.codec)
     same_clip = new["clip"]["sha256"] == old["clip"].get("sha256")
-    if task["flow"] is None:
+    if task.flow is None:
         field_file.unlink(missing_ok=True)  # of an earlier run; the folder holds what is asked for
-    elif same_clip and _is_made(field_file, old["flow"], task["flow"]):
+    elif same_clip and _is_made(field_file, old["flow"], task.flow):
         new["flow"] = old["flow"]
     else:
         made = True
         record.unlink(missing_ok=True)
         field_file.with_suffix(".flow").unlink(missing_ok=True)  # of manifest.FORMAT 1
-        written = store.write(field_file, _fields(clip, task["flow"]["method"], beat))
+        written = store.write(field_file, _fields(clip, task.flow["method"]))
         if written != new["clip"]["frames"] - 1:
             raise VideoError(
                 f"{source}: its clip has {new['clip']['frames']} frames and flow into {written}. "
                 "Prepare it again."
             )
-        new["flow"] = _describe(field_file, task["flow"])
+        new["flow"] = _describe(field_file, task.flow)
     write_json(record, new)
     return made
 
 
-def _fields(clip: Path, method: str, beat: Callable[[], None]) -> Iterator:
+def _check_tools(wanted: dict, here: dict) -> None:
+    if here != wanted:
+        raise DMCError(
+            f"A worker has {here}, and this machine {wanted}. Install the same versions."
+        )
+
+
+def _fields(clip: Path, method: str) -> Iterator[np.ndarray]:
     """Flow into frames 1, 2, ... of a clip: float32 (2, H, W), pixels."""
     device = "cpu"
     if method in _ON_TORCH:
         import torch
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    frames = codec.decode_rgb(clip)
-    for field in optical_flow.estimate_clip(frames, method=method, device=device):
-        beat()
+    for field in optical_flow.estimate_clip(codec.decode_rgb(clip), method=method, device=device):
+        cluster.sign_of_life()
         yield field
 
 
@@ -244,7 +244,7 @@ def cannot_write(problem: BaseException, out: Path) -> str:
 
 
 def _describe(path: Path, made: dict) -> dict:
-    return {"bytes": path.stat().st_size, "sha256": manifest.sha256(path), "made": made}
+    return {"bytes": path.stat().st_size, "sha256": files.sha256(path), "made": made}
 
 
 def _is_made(path: Path, described: dict | None, made: dict) -> bool:
@@ -264,12 +264,12 @@ def _source(source: Path, name: str, old: dict) -> dict:
         seen = {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
         if seen.items() <= old["source"].items():
             return old["source"]
-        return seen | {"sha256": manifest.sha256(source)}
+        return seen | {"sha256": files.sha256(source)}
     except OSError as problem:
         raise VideoError(f"{name}: cannot be read ({problem.strerror}).") from None
 
 
-def _read_record(path: Path) -> dict:
+def read_record(path: Path) -> dict:
     """The record of a video; one that is absent or not whole is as good as none."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
