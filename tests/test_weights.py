@@ -95,7 +95,7 @@ def test_wrong_imagenet_files_are_refused_and_nothing_in_them_is_run(tmp_path):
     with pytest.raises(CheckpointError, match="weights of another network"):
         weights.take_imagenet(network, published(tmp_path, {"a": torch.zeros(1)}))
     trap = tmp_path / "sprung"
-    with pytest.raises(CheckpointError, match="cannot be read as ImageNet weights"):
+    with pytest.raises(CheckpointError, match="cannot be read as weights"):
         weights.take_imagenet(network, published(tmp_path, Hostile(str(trap))))
     assert not trap.exists()
     with pytest.raises(CheckpointError, match="cannot be read"):

@@ -137,7 +137,7 @@ def _torch(method: str, device: str, weights: str | Path | None) -> _Compute:
 
     from dmclib.flow import raft, tvl1
 
-    model = None if method == "tvl1-torch" else raft.load(method, weights=weights, device=device)
+    model = None if method == "tvl1-torch" else raft.load(method, path=weights, device=device)
     # ITU-R BT.601, rounded to whole levels: the grey that OpenCV's methods get.
     shares = torch.tensor([0.299, 0.587, 0.114], device=device)
 

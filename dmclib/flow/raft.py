@@ -4,7 +4,6 @@ Teed and Deng, "RAFT: recurrent all-pairs field transforms for optical flow" (EC
 downloaded: weights come from a file that is named, or from the local torch cache.
 """
 
-import hashlib
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import optical_flow
 
-from dmclib.errors import CheckpointError
+from dmclib import weights
 
 SMALLEST = 128  # pixels: under it, the coarsest of RAFT's correlation maps would be empty
 
@@ -29,41 +28,27 @@ def weights_path(network: str) -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / name
 
 
-def load(network: str, *, weights: str | Path | None = None, device: str = "cpu") -> nn.Module:
-    """Load a network, or take it from memory if these weights were the last or last but one.
+def load(network: str, *, path: str | Path | None = None, device: str = "cpu") -> nn.Module:
+    """Load a network; the two that were loaded last stay in memory.
 
     Args:
         network: "raft" or "raft-small".
-        weights: a file of weights as torchvision publishes them; by default :func:`weights_path`.
+        path: a file of weights as torchvision publishes them; by default :func:`weights_path`.
         device: where the network shall run.
 
     Raises:
-        CheckpointError: if the file is missing, damaged, or of another network.
+        CheckpointError: the file is missing, damaged, not what its name says, or of another
+            network.
     """
-    return _load(network, Path(weights or weights_path(network)), weights is None, device)
+    return _load(network, Path(path or weights_path(network)), device)
 
 
 @lru_cache(maxsize=2)
-def _load(network: str, path: Path, as_published: bool, device: str) -> nn.Module:
+def _load(network: str, path: Path, device: str) -> nn.Module:
     build, published = _NETWORKS[network]
-    remedy = f"fetch {published.url} and put it there, or name the file with weights="
-    try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as problem:
-        raise CheckpointError(
-            f"{path}: the weights of {network} cannot be read ({problem.strerror}), and nothing is "
-            f"downloaded unasked; {remedy}."
-        ) from None
-    # The published name ends in the beginning of the file's hash.
-    if as_published and not digest.startswith(path.stem.rpartition("-")[2]):
-        raise CheckpointError(f"{path}: is not the file that was published; {remedy}.")
+    remedy = f"nothing is downloaded unasked: fetch {published.url}, or name a file with weights="
     model = build(weights=None)
-    try:
-        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as problem:  # a damaged file can make the unpickler raise anything
-        raise CheckpointError(
-            f"{path}: holds no weights of {network} ({type(problem).__name__}); {remedy}."
-        ) from None
+    weights.fill(model, weights.read_published(model, path, remedy=remedy), path)
     return model.to(device).eval()
 
 
@@ -88,7 +73,7 @@ def estimate(model: nn.Module, previous: Tensor, current: Tensor) -> Tensor:
 
 
 def _prepared(frames: Tensor) -> Tensor:
-    """-1 to 1, and sides of whole eights: the border is repeated to the right and below."""
+    """Pictures (N, 3, H, W), -1 to 1, their border repeated right and below to whole eights."""
     pictures = frames.movedim(3, 1) / 127.5 - 1
-    below, beside = (max(SMALLEST, side + -side % 8) - side for side in pictures.shape[2:])
-    return F.pad(pictures, (0, beside, 0, below), mode="replicate")
+    below, right = (max(SMALLEST, side + -side % 8) - side for side in pictures.shape[2:])
+    return F.pad(pictures, (0, right, 0, below), mode="replicate")

@@ -82,21 +82,23 @@ def test_missing_weights_are_named_with_their_place_and_not_downloaded(cache):
 def test_a_file_in_the_cache_must_be_the_published_one(cache):
     path = raft.weights_path("raft-small")
     torch.save(optical_flow.raft_small(weights=None).state_dict(), path)
-    with pytest.raises(errors.CheckpointError, match="is not the file that was published"):
+    with pytest.raises(errors.CheckpointError, match="is not the file that its name says"):
         raft.load("raft-small")
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn", b"no weights"])
 def test_damaged_weights_are_refused(tmp_path, content):
     (tmp_path / "bad.pth").write_bytes(content)
-    with pytest.raises(errors.CheckpointError, match=r"bad\.pth: holds no weights of raft-small"):
-        raft.load("raft-small", weights=tmp_path / "bad.pth")
+    with pytest.raises(
+        errors.CheckpointError, match=r"bad\.pth cannot be read as weights .*fetch https"
+    ):
+        raft.load("raft-small", path=tmp_path / "bad.pth")
 
 
 def test_weights_of_another_network_are_refused(tmp_path):
     torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "linear.pth")
-    with pytest.raises(errors.CheckpointError, match="holds no weights of raft-small"):
-        raft.load("raft-small", weights=tmp_path / "linear.pth")
+    with pytest.raises(errors.CheckpointError, match="holds the weights of another network"):
+        raft.load("raft-small", path=tmp_path / "linear.pth")
 
 
 def test_weights_that_would_run_code_do_not(tmp_path):
@@ -105,6 +107,6 @@ def test_weights_that_would_run_code_do_not(tmp_path):
             return (open, (str(tmp_path / "made"), "w"))
 
     torch.save({"a": Attack()}, tmp_path / "attack.pth")
-    with pytest.raises(errors.CheckpointError, match="holds no weights"):
-        raft.load("raft-small", weights=tmp_path / "attack.pth")
+    with pytest.raises(errors.CheckpointError, match="cannot be read as weights"):
+        raft.load("raft-small", path=tmp_path / "attack.pth")
     assert not (tmp_path / "made").exists()
