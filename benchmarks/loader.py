@@ -1,4 +1,4 @@
-"""Rows of ``dmc bench loader``: training samples a second from prepared clips, and what each costs.
+"""Rows of ``dmc bench loader``: training samples per second from prepared clips, and their cost.
 
 A sample is what :class:`loader.Segments` gives for one clip: three P-frames at 224 px, each motion,
 residual and flow, cropped, mirrored and normalised.
@@ -8,21 +8,20 @@ import cProfile
 import pstats
 import random
 import tempfile
-from collections import deque
+from collections import defaultdict
 from pathlib import Path
 
-import numpy as np
 from torch.utils.data import Dataset
 
 from dmclib import codec, flow, paths
-from dmclib.codec import read, vectors
 from dmclib.data import Clip, DataConfig, loader, puppets
 from dmclib.errors import DatasetError
 from dmclib.flow import store
 from dmclib.speed import timing
+from dmclib.speed.clips import exhaust
 from dmclib.transforms import Sample
 
-LIMIT = 60.0  # samples a second with two workers on two cores: the project's own
+LIMIT = 60.0  # the project's own: samples per second with two workers on two cores
 LIMIT_MS, LIMIT_KB = 2.0, 20.0  # a random read of stored flow on one core, its size: likewise
 CLIPS = 8  # that are read; each again and again, at other frames
 PASS = 48  # samples that are timed together
@@ -41,46 +40,49 @@ def rows(prepared: str | Path | None = None, *, repeats: int = 5) -> list[dict]:
         repeats: timed passes of each row.
 
     Returns:
-        For each part of the work a row with ``part_ms`` on one core for one sample and its
-        quartiles over the passes. ``transport`` is the way of a finished sample through one worker
-        and into a batch; what tells the other parts apart is a profiler, whose own time is in them.
-        Then rows of ``samples_per_second``, the last with the ``limit`` that it is held to. Last a
-        row of stored flow: ``read_ms`` of one random field of a closed file, its quartiles, and
-        ``kb`` per field (1000 bytes, container included), with ``limit_ms`` and ``limit_kb``.
+        For each part of the work a row with ``part_ms`` per sample on one core and its quartiles
+        over the passes. ``transport`` is what it costs to bring a finished sample from one worker
+        into a batch. The other parts are told apart by a profiler, whose own time is in them. Then
+        rows of ``samples_per_second``, the last with its ``limit``, and a row of stored
+        flow: ``read_ms`` of one random field of a closed file, its quartiles, and ``kb`` per field
+        (1000 bytes, container included), with ``limit_ms`` and ``limit_kb``.
 
     Raises:
         DatasetError: ``prepared`` is no prepared folder, or has no flow.
     """
     with tempfile.TemporaryDirectory() as folder, timing.pinned(1):
         if prepared is not None:
-            what, clips = "prepared", DataConfig(prepared=str(prepared)).open().clips("train")
+            source, clips = "prepared", DataConfig(prepared=str(prepared)).open().clips("train")
         else:
-            what, clips = _prepare(Path(folder))
+            source, clips = _prepare(Path(folder))
         if any(clip.flow is None for clip in clips):
             raise DatasetError(f"{prepared} has no flow to read; prepare it with --flow.")
         clips = clips[:: max(1, len(clips) // CLIPS)][:CLIPS]
-        clips = [clips[n % len(clips)] for n in range(PASS)]
-        segments = loader.Segments(clips)
-        found = [
-            {"task": f"a sample: {part}", "clip": what, **spent.ms("part"), "repeats": repeats}
-            for part, spent in _parts(segments, repeats).items()
-        ]
+        segments = loader.Segments([clips[n % len(clips)] for n in range(PASS)])
+        parts = {name: spent.ms("part") for name, spent in _parts(segments, repeats).items()}
         streams = {
             "transport": loader.Batches(_Ready(segments), workers=1),
             "in this process": loader.Batches(segments, workers=0),
             "1 worker": loader.Batches(segments, workers=1),
             "2 workers": loader.Batches(segments, workers=2),
         }
-        passes = {name: lambda stream=stream: _pass(stream) for name, stream in streams.items()}
+        passes = {
+            name: lambda stream=stream: exhaust(stream.batches(0, BATCH))
+            for name, stream in streams.items()
+        }
         times = timing.measure(passes, repeats=repeats, warmup=1)
-        field = {"task": "a stored field", "clip": what} | _stored_field(clips, 12 * repeats)
-    part = times.pop("transport").ms("part", per=PASS)
-    found.append({"task": "a sample: transport", "clip": what, **part, "repeats": repeats})
-    for name, taken in times.items():
-        row = {"task": f"samples, {name}", "clip": what, "samples_per_second": PASS / taken.median}
-        row |= {"lower": PASS / taken.upper, "upper": PASS / taken.lower}
-        found.append(row | ({"limit": LIMIT} if name == "2 workers" else {}) | {"repeats": repeats})
-    return [*found, field]
+        field = {"task": "a stored field", "clip": source} | _stored_field(clips, 12 * repeats)
+    parts["transport"] = times.pop("transport").ms("part", per=PASS)
+    ending = {"repeats": repeats}
+    costs = [{"task": f"a sample: {p}", "clip": source} | ms | ending for p, ms in parts.items()]
+    rates = [
+        {"task": f"samples, {name}", "clip": source}
+        | taken.rate("samples_per_second", PASS)
+        | ({"limit": LIMIT} if name == "2 workers" else {})
+        | ending
+        for name, taken in times.items()
+    ]
+    return [*costs, *rates, field]
 
 
 def _stored_field(clips: list[Clip], repeats: int) -> dict:
@@ -97,7 +99,7 @@ def _stored_field(clips: list[Clip], repeats: int) -> dict:
 
 
 class _Ready(Dataset):
-    """Samples that cost nothing: what is left is their way."""
+    """Samples that cost nothing, so that only their transport takes time."""
 
     def __init__(self, segments: loader.Segments):
         self.labels, self.sampling = segments.labels, segments.sampling
@@ -110,46 +112,33 @@ class _Ready(Dataset):
         return Sample(*(x.clone() for x in vars(self._sample).values()))
 
 
-def _pass(stream: loader.Batches) -> None:
-    """Take every clip once, as a training does, and do nothing with it."""
-    deque(stream.batches(0, BATCH), maxlen=0)
-
-
 def _parts(segments: loader.Segments, repeats: int) -> dict[str, timing.Timing]:
-    """Seconds a sample of each part of the work, asked of the profiler over ``repeats`` passes."""
-    spent: dict[str, list[float]] = {}
+    """Seconds per sample of each part of the work, by the profiler, over ``repeats`` passes."""
+    seconds: dict[str, list[float]] = defaultdict(list)
     for _ in range(repeats):
         profiler = cProfile.Profile()
         for number in range(len(segments)):
             profiler.runcall(segments.__getitem__, number)
-        stats = pstats.Stats(profiler).stats  # (file, line, name) -> (..., cumulative seconds, ...)
-
-        def seconds(*functions, stats=stats) -> float:
-            codes = [function.__code__ for function in functions]
-            places = [(c.co_filename, c.co_firstlineno, c.co_name) for c in codes]
-            return sum(stats[place][3] for place in places) / len(segments)
-
-        whole = seconds(loader.Segments.__getitem__)
-        frames = seconds(read.Reader.read)
+        cumulative: dict[str, float] = defaultdict(float)
+        for (file, _, function), numbers in pstats.Stats(profiler).stats.items():
+            cumulative[f"{Path(file).stem}.{function}"] += numbers[3] / len(segments)
+        frames = cumulative["read.read"]  # of decoded frames: vectors and residual
         parts = {
-            "decode": seconds(codec.probe, codec.read_at) - frames,
-            "vectors": seconds(vectors.whole_pixel_moves, vectors.motion_field),
-            "flow": seconds(store.read),
+            "decode": cumulative["container.probe"] + cumulative["read.read_at"] - frames,
+            "vectors": cumulative["vectors.whole_pixel_moves"] + cumulative["vectors.motion_field"],
+            "flow": cumulative["store.read"],
         }
         parts["residual"] = frames - parts["vectors"]
+        whole = cumulative["loader.__getitem__"]
         parts["transform"] = whole - sum(parts.values())
-        for name, value in {**parts, "whole, without transport": whole}.items():
-            spent.setdefault(name, []).append(value)
-    found = {}
-    for name, values in spent.items():
-        lower, median, upper = np.quantile(values, [0.25, 0.5, 0.75]).tolist()
-        found[name] = timing.Timing(median, lower, upper, repeats)
-    return found
+        for name, value in (parts | {"whole, without transport": whole}).items():
+            seconds[name].append(value)
+    return {name: timing.Timing.of(values) for name, values in seconds.items()}
 
 
 def _prepare(folder: Path) -> tuple[str, list[Clip]]:
     """Make clips with flow: real ones where they are at hand."""
-    root = (paths.data_root() or paths.ROOT / "absent") / "ucf101-4class" / "videos"
+    root = (paths.data_root() or folder) / "ucf101-4class" / "videos"
     sources = sorted(root.glob("*/*.avi"))
     clips = []
     for number in range(CLIPS):

@@ -1,4 +1,4 @@
-"""Rows of ``dmc bench recognition``: a clip's label by the test protocol, beside its parts."""
+"""Rows of ``dmc bench recognition``: a clip's label by the test protocol, and its parts."""
 
 import tempfile
 from collections.abc import Iterator
@@ -8,20 +8,21 @@ from pathlib import Path
 import torch
 
 from dmclib import codec, data, paths, recognition, training, transforms
+from dmclib.recognition import FRAMES
 from dmclib.speed import timing
 from dmclib.speed.clips import decode_bare, drifting_texture
 from dmclib.training import TrainConfig
 
-LIMIT = 1.5  # times decoding and network together that the whole may take: the project's own
+LIMIT = 1.5  # the project's own: times decoding and network together that the whole may take
 CLASSES = 101
 
 
 def rows(clip: str | Path | None = None, *, size: int = 224, repeats: int = 5) -> list[dict]:
     """Time the label of one clip by its cue: 25 frames, one centre crop each, on one core.
 
-    The two parts are bare decoding (:func:`clips.decode_bare`) of each needed GOP up to its
-    frame, and generator and ResNet-18 on 25 frames that lie ready. Weights are random: they change
-    no time.
+    The two parts are bare decoding (:func:`clips.decode_bare`) of each needed GOP up to its frame,
+    and generator and ResNet-18 on 25 frames in memory. Weights are random; they do not change a
+    time.
 
     Args:
         clip: MPEG-4 Part 2 of GOP 12. By default 300 frames at 340x256: a real UCF-101 clip
@@ -31,25 +32,22 @@ def rows(clip: str | Path | None = None, *, size: int = 224, repeats: int = 5) -
 
     Returns:
         One row: ``decode_ms``, ``network_ms`` and ``whole_ms`` with quartiles; ``ratio`` of the
-        whole to the sum of the two, and the ``limit`` that it is held to.
+        whole to the sum of the two, and its ``limit``.
     """
     with timing.pinned(1), _clip(clip) as path:
         config = TrainConfig(stream="cue", data=data.DataConfig(), epochs=1, size=size)
         networks = training.build_networks(config, CLASSES).eval()
-        centers = data.segment_centers(codec.probe(path).frames, recognition.FRAMES)
+        centers = data.segment_centers(codec.probe(path).frames, FRAMES)
         needed = {n for center in centers for n in range(center - center % data.GOP, center + 1)}
-        frames = recognition.FRAMES
-        ready = transforms.Sample(
-            torch.randn(frames, 2, size, size), torch.randn(frames, 3, size, size)
-        )
+        sample = transforms.Sample(*(torch.randn(FRAMES, n, size, size) for n in (2, 3)))
         calls = {
             "decode": lambda: decode_bare(path, needed),
-            "network": timing.forward(recognition.fastest(networks), ready),
+            "network": timing.forward(recognition.fastest(networks), sample),
             "whole": lambda: recognition.recognise(path, networks, size=size).argmax(),
         }
         times = timing.measure(calls, repeats=repeats, warmup=1)
         row = {"task": "label of a clip by its cue", "clip": path.name, "size": size}
-        row |= {"frames": frames, "decoded": len(needed)}
+    row |= {"frames": FRAMES, "decoded": len(needed)}
     for name, taken in times.items():
         row |= taken.ms(name)
     row["ratio"] = row["whole_ms"] / (row["decode_ms"] + row["network_ms"])
@@ -60,8 +58,8 @@ def rows(clip: str | Path | None = None, *, size: int = 224, repeats: int = 5) -
 def _clip(given: str | Path | None) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         if given is None:
-            found = sorted((paths.data_root() or paths.ROOT).glob("ucf101-4class/videos/*/*.avi"))
-            long = next((path for path in found if codec.probe(path).frames == 300), None)
+            files = sorted((paths.data_root() or paths.ROOT).glob("ucf101-4class/videos/*/*.avi"))
+            long = next((path for path in files if codec.probe(path).frames == 300), None)
             given = Path(folder) / f"{long.stem if long else 'drawn'}.mp4"
             if long:
                 codec.transcode(long, given)

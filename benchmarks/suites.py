@@ -1,13 +1,13 @@
-"""Behind ``dmc bench``: run suites of speed rows, show them, keep them, hold two runs together.
+"""Behind ``dmc bench``: run suites of speed rows, show them, keep them, compare two runs.
 
 A suite is a function that measures and returns rows. In a row, text and whole numbers (other than
-``repeats`` and sizes in bytes) name what was measured; the other numbers are what came out. A row
-that this machine cannot measure has ``needs``: what it would take.
+``repeats`` and sizes in bytes) name what was measured; the other numbers are the results. A row
+that this machine cannot measure has ``needs``: what is missing.
 """
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -44,16 +44,16 @@ def run(
     """Measure a suite, or ``all``; show the rows and save ``results/<profile>/bench_<suite>.json``.
 
     Args:
-        suite: a key of :data:`SUITES`, or ``all``. Of all, one that cannot run is a line that says
-            what it needs; alone it is the error.
+        suite: a key of :data:`SUITES`, or ``all``. A suite that cannot run is an error; among all,
+            a line that says what it needs.
         profile: names the folder of results.
         clip: for suite ``codec`` the clip to read.
-        compare: what an earlier run saved, shown beside this one: its file or, for ``all``, the
-            folder of the files.
+        compare: what an earlier run saved, to compare with: its file or, for ``all``, the folder of
+            the files.
         console: where to print.
 
     Raises:
-        DMCError: no such suite, nothing to compare with, or what the suite itself says.
+        DMCError: there is no such suite, nothing to compare with, or the suite itself fails.
     """
     if suite not in SUITES and suite != "all":
         raise DMCError(f"there is no suite {suite!r}; choose {', '.join(SUITES)} or all.")
@@ -64,7 +64,7 @@ def run(
     earlier = {name: _saved_rows(compare, name) for name in chosen} if compare else {}
     console = console or Console()
     if not console.is_terminal:
-        console.width = max(console.width, 160)  # nothing is gained by folding lines in a file
+        console.width = max(console.width, 160)  # a file needs no folded lines
     console.print(machine.in_words(), soft_wrap=True, highlight=False)
     with timing.pinned(torch.get_num_threads()):  # OpenCV too, which would take its own number
         for name in chosen:
@@ -78,13 +78,13 @@ def run(
                 rows = [{"task": name, "needs": str(error)}]
             show(console, name, rows)
             if all("needs" in row for row in rows):
-                continue  # nothing measured: an earlier file is worth more
+                continue  # an earlier file is worth more than nothing
             clips = sorted({row["clip"] for row in rows if "clip" in row})
             path = origin.save(rows, data=", ".join(clips) or "made for the run")
             if name in earlier:
-                show_beside(console, name, earlier[name], rows)
-            taken = time.monotonic() - started
-            console.print(f"{taken:.0f} s; saved results/{profile}/{path.name}\n", highlight=False)
+                show_comparison(console, name, earlier[name], rows)
+            spent = f"{time.monotonic() - started:.0f} s"
+            console.print(f"{spent}; saved results/{profile}/{path.name}\n", highlight=False)
 
 
 def show(console: Console, title: str, rows: Rows) -> None:
@@ -93,9 +93,7 @@ def show(console: Console, title: str, rows: Rows) -> None:
     Quartiles and numbers of repeats stay in the saved file.
     """
     tables: dict[tuple, Table] = {}
-    for row in rows:
-        if "needs" in row:
-            continue
+    for row in _measured(rows):
         shown = {key: value for key, value in row.items() if not _is_detail(key)}
         if tuple(shown) not in tables:
             table = tables[tuple(shown)] = Table(title=title, title_justify="left")
@@ -106,14 +104,13 @@ def show(console: Console, title: str, rows: Rows) -> None:
         console.print(table)
     for row in rows:
         if "needs" in row:
-            what = ", ".join(str(value) for key, value in row.items() if key != "needs")
-            console.print(
-                f"{what}: not measured, needs: {row['needs']}", markup=False, soft_wrap=True
-            )
+            name = ", ".join(str(value) for key, value in row.items() if key != "needs")
+            line = f"{name}: not measured, needs: {row['needs']}"
+            console.print(line, markup=False, soft_wrap=True)
 
 
-def show_beside(console: Console, title: str, earlier: Rows, rows: Rows) -> None:
-    """Print each measure of two runs with the ratio now / then; rows that only one has are named.
+def show_comparison(console: Console, title: str, earlier: Rows, rows: Rows) -> None:
+    """Print each measure of two runs with the ratio now / then; name the rows that only one has.
 
     Rows belong together if they have the same names; of several such, the first with the first.
     """
@@ -122,38 +119,37 @@ def show_beside(console: Console, title: str, earlier: Rows, rows: Rows) -> None
         table.add_column(column, justify="right")
     old, new = _by_name(earlier), _by_name(rows)
     for name, row in new.items():
-        for key, now, then in _measures(row, old.get(name, {})):
-            ratio = f"{now / then:.2f}" if then else "-"
-            table.add_row(" ".join(map(str, name[:-1])), key, _text(then), _text(now), ratio)
+        then = old.get(name, {})
+        for key, value in row.items():
+            if isinstance(value, float) and isinstance(then.get(key), float):
+                ratio = f"{value / then[key]:.2f}" if then[key] else "-"
+                table.add_row(_words(name), key, _text(then[key]), _text(value), ratio)
     console.print(table)
-    for word, only in (
-        ("not measured then", new.keys() - old),
-        ("not measured now", old - new.keys()),
-    ):
+    for only, when in ((new.keys() - old, "then"), (old - new.keys(), "now")):
         for name in sorted(only, key=str):
-            console.print(f"{' '.join(map(str, name[:-1]))}: {word}", markup=False)
-
-
-def _measures(row: Mapping, other: Mapping) -> Iterator[tuple[str, float, float]]:
-    for key, value in row.items():
-        if isinstance(value, float) and isinstance(other.get(key), float) and not _is_detail(key):
-            yield key, value, other[key]
+            console.print(f"{_words(name)}: not measured {when}", markup=False)
 
 
 def _by_name(rows: Rows) -> dict[tuple, dict]:
-    """What names each row, and its number among those named alike -> row."""
-    found: dict[tuple, dict] = {}
-    for row in rows:
-        if "needs" in row:
-            continue
-        name = tuple(value for key, value in row.items() if _is_name(key, value))
-        again = sum(other[:-1] == name for other in found)
-        found[*name, again] = row
-    return found
+    """What names each row, and its number among those named alike -> its columns but details."""
+    named: dict[tuple, dict] = {}
+    for row in _measured(rows):
+        row = {key: value for key, value in row.items() if not _is_detail(key)}
+        name = tuple(
+            value
+            for key, value in row.items()
+            if isinstance(value, str | int) and not key.endswith("bytes")
+        )
+        named[*name, sum(other[:-1] == name for other in named)] = row
+    return named
 
 
-def _is_name(key: str, value) -> bool:
-    return isinstance(value, str | int) and not key.endswith("bytes") and not _is_detail(key)
+def _measured(rows: Rows) -> Rows:
+    return [row for row in rows if "needs" not in row]
+
+
+def _words(name: tuple) -> str:
+    return " ".join(map(str, name[:-1]))
 
 
 def _is_detail(key: str) -> bool:
@@ -166,11 +162,12 @@ def _text(value) -> str:
     return "" if value is None else str(value)
 
 
-def _saved_rows(place: Path, suite: str) -> Rows:
+def _saved_rows(path: Path, suite: str) -> Rows:
     """The rows that an earlier run of this suite saved; none where its folder lacks the file."""
-    path = place / f"bench_{suite}.json" if place.is_dir() else place
-    if place.is_dir() and not path.is_file():
-        return []
+    if path.is_dir():
+        path = path / f"bench_{suite}.json"
+        if not path.is_file():
+            return []
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         name, rows = record["name"], [dict(row) for row in record["rows"]]

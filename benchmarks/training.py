@@ -1,8 +1,7 @@
-"""Rows of ``dmc bench training``: frames a second that each kind of training learns from.
+"""Rows of ``dmc bench training``: frames per second that each kind of training learns from.
 
-A step is forward, backward and update as :func:`training.fit` takes it; its batch is ready in
-memory, so reading clips has no part in it. ``dmc reproduce --dry-run`` makes its hours from these
-rows.
+A step is forward, backward and update as :func:`training.fit` takes it. Its batch is in memory, so
+reading clips is not timed. ``dmc reproduce --dry-run`` computes its hours from these rows.
 """
 
 from types import SimpleNamespace
@@ -35,10 +34,10 @@ TIMED = (
 
 
 def kind(config: TrainConfig) -> str:
-    """What a step of a training costs by, size and batch aside; the ``task`` of its row.
+    """What a step's time depends on, size and batch aside; the ``task`` of its row.
 
-    L_mse costs nothing that one could see beside the rest, so ``cls`` and ``cls + MSE`` are one
-    kind. A generator of another shape than the paper's is a kind of its own.
+    L_mse adds too little to be seen, so ``cls`` and ``cls + MSE`` are one kind. A generator of
+    another shape than the paper's is a kind of its own.
     """
     words = [config.stream]
     if config.network != "resnet18":
@@ -55,24 +54,23 @@ def rows(*, size: int = 224, clips: int | None = None, repeats: int | None = Non
 
     Args:
         size: side of the crop, px.
-        clips: in a batch; by default a training's own on a GPU and 2 on a CPU, three frames each.
-        repeats: timed steps; by default 15 on a GPU and 5 on a CPU, which makes it a minute.
+        clips: in a batch, three frames each; by default a training's own on a GPU and 2 on a CPU.
+        repeats: timed steps; by default 15 on a GPU and 5 on a CPU, about a minute.
 
     Returns:
-        A row a kind with ``frames_per_second`` and its quartiles.
+        A row per kind with ``frames_per_second`` and its quartiles.
     """
     device = choose_device()
     on_gpu = device != "cpu"
     repeats = repeats or (15 if on_gpu else 5)
     found = []
-    for chosen in TIMED:  # one by one: a training has the memory to itself
+    for chosen in TIMED:  # one by one: each has the memory to itself
         config = TrainConfig(data=DataConfig(), epochs=1, size=size, **chosen)
         batch = clips or (config.clips_per_batch if on_gpu else 2)
         frames = batch * config.segments
         taken = _time(config, batch, device, repeats)
         row = {"task": kind(config), "device": device, "size": size, "clips_per_batch": batch}
-        row |= {"frames_per_batch": frames, "frames_per_second": frames / taken.median}
-        row |= {"lower": frames / taken.upper, "upper": frames / taken.lower}
+        row |= {"frames_per_batch": frames} | taken.rate("frames_per_second", frames)
         found.append(row | {"repeats": repeats})
     return found
 
@@ -83,8 +81,9 @@ def _time(config: TrainConfig, clips: int, device: str, repeats: int) -> Timing:
     fields = (torch.randn(clips * config.segments, n, *shape, device=device) for n in (2, 3, 2))
     labels = torch.arange(clips, device=device) % CLASSES
     batch = Batch(transforms.Sample(*fields), labels, torch.arange(clips))
-    networks = training.build_networks(config, CLASSES)
-    networks.to(device, memory_format=torch.channels_last)
-    endless = SimpleNamespace(items=range(10**9))  # rates of learning have a length, this has none
+    networks = training.build_networks(config, CLASSES).to(
+        device, memory_format=torch.channels_last
+    )
+    endless = SimpleNamespace(items=range(10**9))  # learning rates need the length of a training
     loop = Loop(config, networks.train(), endless, ProcessGroup(torch.device(device)))
     return measure({"step": lambda: loop.step(0, batch)}, repeats=repeats, warmup=3)["step"]
