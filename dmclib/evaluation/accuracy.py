@@ -12,6 +12,8 @@ from functools import lru_cache
 import numpy as np
 from scipy.stats import binomtest
 
+_CONFIDENCE = 0.95  # of every interval
+
 
 def video_scores(scores: np.ndarray, clip_index: np.ndarray) -> np.ndarray:
     """Average the raw scores of each clip's segments.
@@ -77,7 +79,7 @@ def called_right(
 
 
 def accuracy_rows(right: Mapping[str, np.ndarray]) -> list[dict]:
-    """A row a method: ``variant``, ``accuracy``, Wilson's ``low`` and ``high``, ``n``; 0 to 1."""
+    """One row per method: ``variant``, ``accuracy`` with Wilson's ``low`` and ``high``, ``n``."""
     rows = []
     for method, own in right.items():
         low, high = wilson_interval(int(own.sum()), len(own))
@@ -86,25 +88,20 @@ def accuracy_rows(right: Mapping[str, np.ndarray]) -> list[dict]:
     return rows
 
 
-def wilson_interval(correct: int, n: int, *, confidence: float = 0.95) -> tuple[float, float]:
-    """Interval of an accuracy of ``correct`` out of ``n`` *independent* cases, both 0 to 1.
+def wilson_interval(correct: int, n: int) -> tuple[float, float]:
+    """95 % interval of an accuracy of ``correct`` out of ``n`` *independent* cases, 0 to 1.
 
     Wilson's score interval: unlike accuracy +- 2 standard errors, it stays within 0..1 and has
     width also at 0 and 1. For several frames of a clip use :func:`clustered_interval`.
     """
-    interval = binomtest(correct, n).proportion_ci(confidence, method="wilson")
+    interval = binomtest(correct, n).proportion_ci(_CONFIDENCE, method="wilson")
     return float(interval.low), float(interval.high)
 
 
 def clustered_interval(
-    correct: np.ndarray,
-    clip_index: np.ndarray,
-    *,
-    confidence: float = 0.95,
-    seed: int = 0,
-    resamples: int = 2000,
+    correct: np.ndarray, clip_index: np.ndarray, *, seed: int = 0, resamples: int = 2000
 ) -> tuple[float, float]:
-    """Interval of a frame accuracy, when frames come from clips and networks from seeds.
+    """95 % interval of a frame accuracy, when frames come from clips and networks from seeds.
 
     Frames of one clip share actor, view and action: a hundred of them are not a hundred
     experiments, and Wilson's interval over frames would be far too narrow. So whole clips are drawn
@@ -114,43 +111,16 @@ def clustered_interval(
     Args:
         correct: bool or 0/1, shape ``(frames,)`` or ``(seeds, frames)``.
         clip_index: int, shape ``(frames,)``, which clip a frame comes from; any numbers.
-        confidence: share of resamples inside.
         seed: of the resampling.
         resamples: how many.
 
     Returns:
         (low, high) of the mean over seeds and frames, 0 to 1.
+
+    Raises:
+        ValueError: the shapes do not agree, or there are fewer than two clips.
     """
-    return _bootstrap(correct, clip_index, confidence, seed, resamples)
-
-
-def paired_difference(
-    correct_a: np.ndarray,
-    correct_b: np.ndarray,
-    clip_index: np.ndarray,
-    *,
-    confidence: float = 0.95,
-    seed: int = 0,
-    resamples: int = 2000,
-) -> tuple[float, float, float]:
-    """How much better ``a`` is than ``b`` on the same frames: (difference, low, high), -1 to 1.
-
-    Both sides see the same resampled clips (and seeds, matched by row), so clips that are hard for
-    both cancel: the interval is narrower than two separate ones suggest. The data support a
-    difference when 0 lies outside. Arguments as in :func:`clustered_interval`.
-    """
-    correct_a, correct_b = np.asarray(correct_a, float), np.asarray(correct_b, float)
-    if correct_a.shape != correct_b.shape:
-        raise ValueError(f"Not the same frames: {correct_a.shape} and {correct_b.shape}")
-    gain = correct_a - correct_b
-    return float(gain.mean()), *_bootstrap(gain, clip_index, confidence, seed, resamples)
-
-
-def _bootstrap(
-    values: np.ndarray, clip_index: np.ndarray, confidence: float, seed: int, resamples: int
-) -> tuple[float, float]:
-    """Percentile interval of the mean of ``values`` over redrawn clips and seeds."""
-    values = np.atleast_2d(np.asarray(values, float))
+    values = np.atleast_2d(np.asarray(correct, float))
     names, clip = np.unique(clip_index, return_inverse=True)
     clips, seeds = len(names), len(values)
     if values.shape[1] != len(clip):
@@ -163,8 +133,24 @@ def _bootstrap(
     takes, seed_takes = _draws(clips, seeds, resamples, seed)
     means = np.einsum("rs,sc,rc->r", seed_takes, sums, takes, optimize=True)
     means = means / (seeds * (takes @ frames))
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.quantile(means, [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
     return float(low), float(high)
+
+
+def paired_difference(
+    correct_a: np.ndarray, correct_b: np.ndarray, clip_index: np.ndarray
+) -> tuple[float, float, float]:
+    """How much better ``a`` is than ``b`` on the same frames: (difference, low, high), -1 to 1.
+
+    Both sides see the same resampled clips (and seeds, matched by row), so clips that are hard for
+    both cancel: the interval is narrower than two separate ones suggest. The data support a
+    difference when 0 lies outside. Arguments as in :func:`clustered_interval`.
+    """
+    correct_a, correct_b = np.asarray(correct_a, float), np.asarray(correct_b, float)
+    if correct_a.shape != correct_b.shape:
+        raise ValueError(f"Not the same frames: {correct_a.shape} and {correct_b.shape}")
+    gain = correct_a - correct_b
+    return float(gain.mean()), *clustered_interval(gain, clip_index)
 
 
 @lru_cache(maxsize=4)  # many methods are compared on the same clips, and drawing takes the time
@@ -190,16 +176,16 @@ def mcnemar(
 ) -> McNemar:
     """Could ``a`` and ``b`` be equally good? Only cases count that one has right and one wrong.
 
-    Were they, each of these could as well have fallen to the other side: ``p`` is the exact share
-    of such throws that are at least as uneven as what was found, the two-sided binomial test.
-    Cases of one clip (frames of it, or one video on several test lists) do not fall apart from
-    each other: with ``clip_index`` a clip's cases change sides together, and a clip on which ``a``
-    and ``b`` win equally often says nothing.
+    If they were, each of these could as well have gone to the other side. ``p`` is the exact share
+    of all such assignments that are at least as uneven as the one observed: the two-sided binomial
+    test. Cases of one clip (its frames, or one video on several test lists) depend on each other:
+    with ``clip_index`` all cases of a clip change sides together, and a clip on which ``a`` and
+    ``b`` win equally often does not count.
 
     Args:
         correct_a: bool or 0/1, shape ``(cases,)``.
         correct_b: the same cases, same shape.
-        clip_index: int, shape ``(cases,)``, which clip a case comes from; None: a clip each.
+        clip_index: int, shape ``(cases,)``, which clip a case comes from; None: each has its own.
 
     Raises:
         ValueError: if the shapes differ.
@@ -213,8 +199,8 @@ def mcnemar(
     gain = np.bincount(clip, weights=a.astype(int) - b.astype(int)).astype(int)
     sizes = np.abs(gain[gain != 0])
 
-    # The distribution of the sum of +-sizes, a clip at a time; index k stands for k - sizes.sum().
-    # Where all sizes are 1 it is the binomial one; SciPy has no test for the others.
+    # The distribution of the sum of +-sizes, clip by clip; index k stands for k - sizes.sum().
+    # Where all sizes are 1 this is the binomial test; SciPy has none for other sizes.
     chance = np.ones(1)
     for size in sizes:
         chance = np.convolve(chance, np.bincount([0, 2 * size]) / 2)
@@ -224,14 +210,14 @@ def mcnemar(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The p values of several tests, raised so that one in twenty *families* errs at 0.05.
+    """Adjust the p values of several tests, so that one *family* in twenty errs at 0.05.
 
     Holm's step-down method: valid whether or not the tests depend on each other.
     """
     count = len(p_values)
     raised, least = [0.0] * count, 0.0
-    for place, k in enumerate(sorted(range(count), key=lambda k: p_values[k])):
-        least = max(least, min((count - place) * p_values[k], 1.0))
+    for rank, k in enumerate(sorted(range(count), key=lambda k: p_values[k])):
+        least = max(least, min((count - rank) * p_values[k], 1.0))
         raised[k] = least
     return raised
 

@@ -61,7 +61,7 @@ def test_wilson_intervals_are_the_textbooks():
     ]:
         assert evaluation.wilson_interval(correct, n) == pytest.approx((low, high), abs=5e-5)
     for correct, n in [(3, 2), (-1, 2), (0, 0)]:
-        with pytest.raises(ValueError, match=r"must|division"):
+        with pytest.raises(ValueError, match="must"):
             evaluation.wilson_interval(correct, n)
 
 
