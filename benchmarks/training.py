@@ -13,7 +13,7 @@ from dmclib.data import DataConfig
 from dmclib.data.loader import Batch
 from dmclib.losses import LossWeights
 from dmclib.machine import choose_device
-from dmclib.models import GeneratorConfig
+from dmclib.reproduce.dry_run import kind
 from dmclib.speed.timing import Timing, measure
 from dmclib.training import TrainConfig
 from dmclib.training.distributed import ProcessGroup
@@ -31,22 +31,6 @@ TIMED = (
     {"stream": "cue", "weights": MSE},
     {"stream": "cue", "weights": ADVERSARIAL},
 )
-
-
-def kind(config: TrainConfig) -> str:
-    """What a step's time depends on, size and batch aside; the ``task`` of its row.
-
-    L_mse adds too little to be seen, so ``cls`` and ``cls + MSE`` are one kind. A generator of
-    another shape than the paper's is a kind of its own.
-    """
-    words = [config.stream]
-    if config.network != "resnet18":
-        words.append(config.network)
-    if config.stream == "cue" and config.generator != GeneratorConfig():
-        words.append(f"generator {config.generator}")
-    if config.weights.adversarial:
-        words.append("adversarial")
-    return ", ".join(words)
 
 
 def rows(*, size: int = 224, clips: int | None = None, repeats: int | None = None) -> list[dict]:

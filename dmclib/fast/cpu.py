@@ -1,10 +1,9 @@
 """The dense generator on the processor: ``dense_generator.c``, compiled when it is first needed.
 
-The compiler is told to use all that this processor has; what it makes is kept under
-:data:`dmclib.paths.CACHE`.
+It is compiled for this very processor and kept under :data:`dmclib.paths.CACHE`.
 
-All is float32: a processor's bfloat16 instructions do two products at once, which is what
-Winograd's F(4, 3) gains already, and with three digits less.
+All is float32. A processor's bfloat16 instructions would do two products at once, with three digits
+less; Winograd's F(4, 3) already gains as much.
 """
 
 import ctypes
@@ -32,18 +31,18 @@ COMPILE_SECONDS = 60
 class Stack:
     """A dense stack of 3x3 convolutions on as many threads as torch uses.
 
-    The threads are torch's own (OpenMP), with its rules: any thread may call it, and in a process
-    forked after first use, such as a loader's worker, one thread is all there may be.
+    The threads are torch's own (OpenMP), with its rules: any thread may call it; a process forked
+    after first use, such as a loader's worker, may use one thread only.
 
     Args:
-        weights: of each layer, float32 (outputs, inputs, 3, 3), the inputs in the order in which
-            they are made; the last layer has two outputs.
+        weights: of each layer, float32 (outputs, inputs, 3, 3), the inputs from the oldest map to
+            the newest; the last layer has two outputs.
         biases: of each layer, float32 (outputs,).
-        slope: of the rectifier after all layers but the last.
-        correction: add the motion to what the last layer gives.
+        slope: of the LeakyReLU after all layers but the last.
+        correction: add the motion to the last layer's output.
 
     Raises:
-        DMCError: if there is no C compiler, or it fails, or there are too many layers.
+        DMCError: there is no C compiler, it fails, or there are too many layers.
     """
 
     def __init__(
@@ -59,7 +58,7 @@ class Stack:
         self._biases = torch.cat(list(biases))
         self._widths = torch.tensor([len(bias) for bias in biases], dtype=torch.int32)
         self._slope, self._correction = slope, correction
-        # Kept for the next call, by each thread that calls: fresh pages would cost a layer's time.
+        # Kept for the next call of the same thread: new pages would cost as much as a layer.
         self._scratch = threading.local()
 
     def __call__(self, motion: Tensor, *residual: Tensor) -> Tensor:
@@ -67,7 +66,7 @@ class Stack:
         count, _, height, width = motion.shape
         cue = torch.empty(count, 2, height, width)
         threads = torch.get_num_threads()
-        # Where there are too few pictures for the threads, each picture is cut into strips.
+        # With too few pictures for the threads, each picture is cut into strips.
         strips = 1 if count % threads == 0 else min(threads, -(-height // 4))
         layers, widths = len(self._widths), self._widths.data_ptr()
         floats = self._library.scratch_floats(self._in_channels, layers, widths, width)
@@ -105,44 +104,49 @@ def _in_points(weights: Sequence[Tensor], block: int) -> Tensor:
     to_points = [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]
     to_points = torch.tensor(to_points, dtype=torch.float64) / 24
     seen = [weight.shape[1] for weight in weights]  # channels before each layer
-    found = []
+    blocks = []
     for number, end in enumerate(seen):
         begin = seen[number - 1] if number else 0
         later = torch.cat([weight[:, begin:end] for weight in weights[number:]]).double()
         points = torch.einsum("py,ocyx->pcxo", to_points, later)
-        found += [part.flatten() for part in points.split(block, dim=3)]
-    return torch.cat(found).float()
+        blocks += [part.flatten() for part in points.split(block, dim=3)]
+    return torch.cat(blocks).float()
+
+
+def compiled_path(suffix: str, *ingredients: object) -> Path:
+    """Where a compiled form is kept, by a digest of all that it follows from."""
+    digest = hashlib.sha256(repr(ingredients).encode()).hexdigest()[:16]
+    return paths.CACHE / "compiled" / f"dense_generator-{digest}{suffix}"
 
 
 @cache
 def library() -> ctypes.CDLL:
-    """The compiled form of ``dense_generator.c``, made now if it is not kept from before.
+    """The compiled form of ``dense_generator.c``; compiled now if it is not kept.
 
     Raises:
-        DMCError: if there is no C compiler, or it fails.
+        DMCError: there is no C compiler, or it fails.
     """
     command = shlex.split(os.environ.get("CC", "")) or [_find_compiler()]
     native = "-march=native" if platform.machine() in ("x86_64", "AMD64") else "-mcpu=native"
     command += ["-O3", native, "-fopenmp", "-shared", "-fPIC"]
-    about = [command, SOURCE.read_text(encoding="utf-8"), machine.describe()["cpu"]]
-    digest = hashlib.sha256(repr(about).encode()).hexdigest()[:16]
-    compiled = paths.CACHE / "compiled" / f"dense_generator-{digest}.so"
-    if not compiled.exists():
-        with files.whole(compiled) as partial:
+    source = SOURCE.read_text(encoding="utf-8")
+    path = compiled_path(".so", command, source, machine.describe()["cpu"])
+    if not path.exists():
+        with files.whole(path) as partial:
             _compile([*command, "-o", str(partial), str(SOURCE)])
     try:
-        made = ctypes.CDLL(str(compiled))
+        code = ctypes.CDLL(str(path))
     except OSError as problem:
-        compiled.unlink(missing_ok=True)
-        raise DMCError(f"{compiled} cannot be loaded ({problem}); it is removed.") from None
+        path.unlink(missing_ok=True)
+        raise DMCError(f"{path} cannot be loaded ({problem}); it is removed.") from None
     pointer, number = ctypes.c_void_p, ctypes.c_int
-    made.outputs_together.argtypes = made.layers_at_most.argtypes = []
-    made.scratch_floats.argtypes = [number, number, pointer, number]
-    made.scratch_floats.restype = ctypes.c_size_t
-    made.dense_generator.argtypes = [pointer, pointer, number, number, pointer, pointer, pointer]
-    made.dense_generator.argtypes += [ctypes.c_float, *[number] * 6, pointer, pointer]
-    made.dense_generator.restype = None
-    return made
+    code.outputs_together.argtypes = code.layers_at_most.argtypes = []
+    code.scratch_floats.argtypes = [number, number, pointer, number]
+    code.scratch_floats.restype = ctypes.c_size_t
+    code.dense_generator.argtypes = [pointer, pointer, number, number, pointer, pointer, pointer]
+    code.dense_generator.argtypes += [ctypes.c_float, *[number] * 6, pointer, pointer]
+    code.dense_generator.restype = None
+    return code
 
 
 def _find_compiler() -> str:
@@ -157,14 +161,13 @@ def _find_compiler() -> str:
 
 def _compile(command: list[str]) -> None:
     try:
-        made = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_SECONDS)
+        run = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_SECONDS)
     except (OSError, subprocess.TimeoutExpired) as problem:
         reason = str(problem)
     else:
-        if made.returncode == 0:
+        if run.returncode == 0:
             return
-        reason = made.stderr.strip().splitlines()[-1:] or [f"exit status {made.returncode}"]
-        reason = reason[0]
+        reason = (run.stderr.strip().splitlines() or [f"exit status {run.returncode}"])[-1]
     raise DMCError(
         f"{command[0]} could not compile the fast generator ({reason}). PyTorch's own form is "
         "used, several times slower; another compiler may be named in CC."

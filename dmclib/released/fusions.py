@@ -1,7 +1,7 @@
-"""What the authors' released scores say: the paper's accuracies on its real test lists.
+"""Tables from the authors' released scores: the paper's accuracies on its real test lists.
 
-Every table is a plain list of rows, kept in ``results/released``: whoever has no score files reads
-the same tables from there.
+Every table is a plain list of rows and is kept in ``results/released``, for readers who have no
+score files.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,12 +20,12 @@ from dmclib.released.scores import COVIAR, RELEASES, SPLITS, Release, ReleasedSp
 _GRID = [k / 4 for k in range(13)]  # weights 0 to 3 for the map
 _MIXED = 10  # pairs of classes that are listed
 
-# Rows of Table 4 -> the released methods that are the same or show what it is made of.
+# Row of Table 4 -> the released methods that are the same or are part of it.
 _SAME = {
     "CoViAR": ["CoViAR", "CoViAR + flow"],
     "DMC-Net (ResNet-18)": ["CoViAR + DMC (cls + MSE)", "CoViAR + DMC (cls + MSE + adv)"],
 }
-# Our fusions, as notebook 05 names them -> the row of Table 4 whose method they are.
+# Our fusions, as notebook 05 names them -> the row of Table 4 with the same method.
 OURS = {
     "CoViAR: frame + vectors + residual": "CoViAR",
     "CoViAR + flow": "CoViAR",
@@ -35,10 +35,10 @@ OURS = {
 
 @dataclass(frozen=True)
 class Tables:
-    """What the scores of one data set say; every entry is a list of rows unless it says else.
+    """All tables of one data set; an entry is a list of rows unless it says otherwise.
 
-    Shares are 0 to 1. Intervals and ``p`` over several videos are by source film (see
-    :func:`evaluation.clustered_interval`), but ``p_videos``, which takes videos as independent.
+    Shares are 0 to 1. Intervals and ``p`` over several videos are clustered by source film
+    (:func:`evaluation.clustered_interval`); ``p_videos`` takes videos as independent.
     """
 
     accuracies: list  # method, split, accuracy, Wilson's low and high, n
@@ -50,7 +50,7 @@ class Tables:
     weights: dict  # accuracy[mv][dmc] over a grid of fusion weights, and its largest
     softmax: list  # method, accuracy of raw and of softmax scores fused, gain, low, high, p
     realigned: list  # method, mean accuracy with rows matched by position and by name
-    names: dict  # how many names are spelled otherwise, and rows out of place; videos, sources
+    names: dict  # how many names are respelled and rows misplaced; videos, sources
 
 
 def rebuild(word: str, folder: str | Path) -> Tables:
@@ -86,18 +86,18 @@ def rebuild(word: str, folder: str | Path) -> Tables:
 
 def save(word: str, tables: Tables) -> Path:
     """Keep the tables in ``results/released/<word>.json``, with their origin."""
-    about = f"the authors' released per-video scores, official test lists of {RELEASES[word].title}"
+    data = f"the authors' released per-video scores, official test lists of {RELEASES[word].title}"
     weights = dict(RELEASES[word].methods)
     run = results.start_run(word, profile="released", seed=0, weights=weights)
-    kept = asdict(tables)
-    return run.save(kept.pop("accuracies"), data=about, **kept)
+    extra = asdict(tables)
+    return run.save(extra.pop("accuracies"), data=data, **extra)
 
 
 def committed(word: str) -> Tables:
-    """The tables as :func:`save` left them.
+    """Read the tables that :func:`save` wrote.
 
     Raises:
-        DMCError: if the file is absent, damaged, or of another version.
+        DMCError: the file is absent, damaged, or of another version.
     """
     record = results.load(word, "released")
     try:
@@ -110,20 +110,15 @@ def committed(word: str) -> Tables:
 
 
 def frame(tables: Mapping[str, Tables], table: str, columns: Sequence[str]) -> pd.DataFrame:
-    """One table of every data set, to be read: shares in per cent, p values to two digits.
+    """One table of all data sets for display: shares in per cent, p values to two digits.
 
     Args:
-        tables: from :func:`rebuild` or :func:`committed`, a key of :data:`RELEASES` each.
+        tables: key of :data:`RELEASES` -> what :func:`rebuild` or :func:`committed` gives.
         table: a field of :class:`Tables` that is a list of rows.
         columns: those to show, in this order.
     """
-    rows = pd.concat(
-        {
-            RELEASES[word].title: pd.DataFrame(getattr(found, table))
-            for word, found in tables.items()
-        },
-        names=["data set", None],
-    ).droplevel(1)[[*columns]]
+    frames = {RELEASES[w].title: pd.DataFrame(getattr(own, table)) for w, own in tables.items()}
+    rows = pd.concat(frames, names=["data set", None]).droplevel(1)[[*columns]]
     for name in rows:
         if name.startswith("p_") or name == "p":
             rows[name] = rows[name].map("{:.2g}".format)
@@ -135,12 +130,11 @@ def frame(tables: Mapping[str, Tables], table: str, columns: Sequence[str]) -> p
 def table_4(
     tables: Mapping[str, Tables], ours: Sequence[Mapping], dataset: str
 ) -> list[dict[str, str]]:
-    """Table 4 of the paper whole, and after a row what else there is for its method.
+    """The paper's Table 4, each row followed by released and own results of its method.
 
     Args:
         tables: from :func:`rebuild` or :func:`committed`; keys ``hmdb51`` and ``ucf101``.
-        ours: rows ``variant``, ``accuracy``, ``low``, ``high``; those named in :data:`OURS` are
-            taken.
+        ours: rows ``variant``, ``accuracy``, ``low``, ``high``; only those in :data:`OURS` count.
         dataset: what ours were counted on.
 
     Returns:
@@ -158,8 +152,8 @@ def table_4(
         for method in _SAME.get(row["method"], ()):
             columns = {
                 f"{RELEASES[word].title}, released": _percent(mean)
-                for word, found in tables.items()
-                for mean in found.means
+                for word, own in tables.items()
+                for mean in own.means
                 if mean["method"] == method
             }
             rows.append({"method": method, "from": "released scores"} | columns)
@@ -177,22 +171,20 @@ def _percent(row: Mapping) -> str:
 
 
 def _called(scores: ReleasedSplits, weights: Mapping, *, softmax: bool = False) -> np.ndarray:
-    """The class, int (rows,), that a fusion calls each row."""
+    """The class that a fusion predicts for each row, int (rows,)."""
     called = np.empty_like(scores.labels)
     for split in SPLITS:
         rows = scores.split == split
         own = {name: w[split] if isinstance(w, Mapping) else w for name, w in weights.items()}
         streams = {name: scores.streams[name][rows] for name in own}
         if softmax:
-            streams = {
-                name: torch.from_numpy(s).softmax(dim=1).numpy() for name, s in streams.items()
-            }
+            streams = {n: torch.from_numpy(s).softmax(dim=1).numpy() for n, s in streams.items()}
         called[rows] = evaluation.fuse(streams, own).argmax(axis=1)
     return called
 
 
 def _mean(right: np.ndarray, scores: ReleasedSplits) -> float:
-    """The mean of the three splits' accuracies, as the paper has it."""
+    """The mean of the three splits' accuracies, as the paper reports it."""
     return float(np.mean([right[scores.split == split].mean() for split in SPLITS]))
 
 
@@ -217,7 +209,7 @@ def _means(right: Mapping[str, np.ndarray], scores: ReleasedSplits) -> list[dict
 
 
 def _compared(a: np.ndarray, b: np.ndarray, source: np.ndarray) -> dict:
-    """One comparison of two methods on the same rows."""
+    """Compare two methods on the same rows."""
     gain, low, high = evaluation.paired_difference(a, b, source)
     test, clustered = evaluation.mcnemar(a, b), evaluation.mcnemar(a, b, source)
     row = {"gain": gain, "low": low, "high": high, "only_a": test.only_a, "only_b": test.only_b}
@@ -241,7 +233,7 @@ def _differences(
 
 
 def _gains(dmc: np.ndarray, coviar: np.ndarray, scores: ReleasedSplits) -> list[dict]:
-    """A row a class, largest gain first; with so many classes only ``p_holm`` is evidence."""
+    """One row per class, largest gain first; with so many classes only ``p_holm`` is evidence."""
     rows = []
     for label, name in enumerate(scores.classes):
         own = scores.labels == label
@@ -254,27 +246,21 @@ def _gains(dmc: np.ndarray, coviar: np.ndarray, scores: ReleasedSplits) -> list[
 
 
 def _confusions(dmc: np.ndarray, coviar: np.ndarray, scores: ReleasedSplits) -> dict:
-    """The pairs of classes that CoViAR + DMC takes for each other most often, either way."""
+    """The pairs of classes that CoViAR + DMC confuses most often, both directions together."""
     with_dmc, without = (np.zeros((len(scores.classes),) * 2, int) for _ in range(2))
     np.add.at(with_dmc, (scores.labels, dmc), 1)
     np.add.at(without, (scores.labels, coviar), 1)
     a, b = np.triu_indices(len(scores.classes), k=1)
     worst = np.argsort(-(with_dmc + with_dmc.T)[a, b], kind="stable")[:_MIXED]
-    pairs = [(int(a[k]), int(b[k])) for k in worst]
-    n = np.bincount(scores.labels)
-    rows = [
-        {
-            "a": scores.classes[i],
-            "b": scores.classes[j],
-            "a_called_b": int(with_dmc[i, j]),
-            "b_called_a": int(with_dmc[j, i]),
-            "mixed": int(with_dmc[i, j] + with_dmc[j, i]),
-            "mixed_by_coviar": int(without[i, j] + without[j, i]),
-            "n": int(n[i] + n[j]),
-        }
-        for i, j in pairs
-    ]
-    shown = list(dict.fromkeys(k for pair in pairs for k in pair))  # partners side by side
+    n, rows, shown = np.bincount(scores.labels), [], {}
+    for i, j in zip(a[worst].tolist(), b[worst].tolist(), strict=True):
+        row = {"a": scores.classes[i], "b": scores.classes[j]}
+        row |= {"a_called_b": int(with_dmc[i, j]), "b_called_a": int(with_dmc[j, i])}
+        row |= {"mixed": int(with_dmc[i, j] + with_dmc[j, i])}
+        row |= {"mixed_by_coviar": int(without[i, j] + without[j, i]), "n": int(n[i] + n[j])}
+        rows.append(row)
+        shown |= {i: None, j: None}  # a dictionary keeps partners side by side
+    shown = [*shown]
     return {
         "confusions": rows,
         "confusion": {
@@ -308,15 +294,12 @@ def _weight_map(release: Release, scores: ReleasedSplits) -> dict:
 def _softmax(
     release: Release, right: Mapping[str, np.ndarray], scores: ReleasedSplits
 ) -> list[dict]:
-    """Streams fused as probabilities instead of raw scores; ``gain`` is what that adds."""
+    """Streams fused as probabilities instead of raw scores; ``gain`` is the difference."""
     rows = []
     for method in release.fusions:
         soft = _called(scores, release.methods[method], softmax=True) == scores.labels
-        row = {
-            "method": method,
-            "raw": _mean(right[method], scores),
-            "softmax": _mean(soft, scores),
-        }
+        row = {"method": method, "raw": _mean(right[method], scores)}
+        row |= {"softmax": _mean(soft, scores)}
         rows.append(row | _compared(soft, right[method], scores.source))
     return rows
 
@@ -324,12 +307,11 @@ def _softmax(
 def _realigned(
     release: Release, right: Mapping[str, np.ndarray], scores: ReleasedSplits
 ) -> list[dict]:
-    """What it would change to match the streams' rows by name, which the authors do not."""
+    """Accuracy if the streams' rows were matched by name instead of by position, as they are."""
     streams = {name: s[scores.by_name[name]] for name, s in scores.streams.items()}
     matched = replace(scores, streams=streams)
     rows = []
     for method, weights in release.methods.items():
-        by_name = _mean(_called(matched, weights) == scores.labels, scores)
         row = {"method": method, "by_position": _mean(right[method], scores)}
-        rows.append(row | {"by_name": by_name})
+        rows.append(row | {"by_name": _mean(_called(matched, weights) == scores.labels, scores)})
     return rows

@@ -1,7 +1,7 @@
-"""The authors' per-video scores: which files there are, what fuses them, and their rows together.
+"""The authors' per-video scores: which files there are, how they are fused, and their rows aligned.
 
 The score files lie in the authors' repository (facebookresearch/dmc-net, MIT), folder ``exp_my``.
-What they say is in :mod:`fusions`.
+:mod:`fusions` makes tables from them.
 """
 
 import re
@@ -20,17 +20,17 @@ COVIAR = {"iframe": 2, "mv": 1, "residual": 1}  # weights of the authors' combin
 
 @dataclass(frozen=True)
 class Release:
-    """Which files the authors left for one data set, and what is made of them."""
+    """The authors' files for one data set, and the methods that fuse them."""
 
     title: str
-    files: Mapping[str, str]  # stream -> file of a split, below exp_my
+    files: Mapping[str, str]  # stream -> file per split, below exp_my
     methods: Mapping[str, Mapping[str, float | Mapping[int, float]]]  # weights, or these by split
     cue: str  # the stream of the best DMC-Net that is there
-    absent: str = ""  # what the paper reports and no file is there for
+    absent: str = ""  # what the paper reports without a released file
 
     @property
     def fusions(self) -> list[str]:
-        """The methods of several streams at the weights of the paper."""
+        """Methods that fuse several streams with the paper's weights."""
         return [
             name
             for name, weights in self.methods.items()
@@ -39,7 +39,7 @@ class Release:
 
     @property
     def dmc(self) -> str:
-        """CoViAR with the best cue, among the methods."""
+        """The method that fuses CoViAR with the best cue."""
         return f"CoViAR + DMC ({self.cue})"
 
 
@@ -104,19 +104,23 @@ class ReleasedSplits:
     source: np.ndarray  # int (rows,): rows of one number are clips cut from one film
     videos: int  # distinct ones: HMDB-51's lists share some
     classes: tuple[str, ...]
-    respelled: int  # names that a stream's file spells otherwise than the I-frames' file
-    misplaced: int  # rows among them that are of another video of the same class
-    by_name: Mapping[str, np.ndarray]  # stream -> int (rows,): where its row of this video stands
+    respelled: int  # names that a stream's file spells differently from the I-frames' file
+    misplaced: int  # rows among them that belong to another video of the same class
+    by_name: Mapping[str, np.ndarray]  # stream -> int (rows,): index of its row for this video
 
 
 def load(word: str, folder: str | Path) -> ReleasedSplits:
     """Read every stream of every split and check that their rows belong together.
 
     Rows agree by position and label, as in the authors' ``combine.py``. Names may be spelled
-    otherwise (other signs for a space or a dash); a file that lists other videos is refused.
+    differently (other signs for a space or a dash); a file that lists other videos is refused.
+
+    Args:
+        word: a key of :data:`RELEASES`.
+        folder: the authors' ``exp_my``.
 
     Raises:
-        ScoreFileError: if a file is missing, damaged or unsafe, or lists other videos.
+        ScoreFileError: a file is missing, damaged or unsafe, or lists other videos.
     """
     parts, respelled, misplaced = [], 0, 0
     by_name = {stream: [] for stream in RELEASES[word].files}
@@ -139,9 +143,9 @@ def load(word: str, folder: str | Path) -> ReleasedSplits:
                 )
             respelled += sum(a != b for a, b in zip(first.names, stream.names, strict=True))
             misplaced += sum(a != b for a, b in zip(plain, other, strict=True))
-            place = np.empty(len(plain), int)
-            place[np.argsort(plain, kind="stable")] = np.argsort(other, kind="stable")
-            by_name[name].append(place + sum(len(labels) for _, labels, _ in parts))
+            row = np.empty(len(plain), int)
+            row[np.argsort(plain, kind="stable")] = np.argsort(other, kind="stable")
+            by_name[name].append(row + sum(len(labels) for _, labels, _ in parts))
         parts.append((streams, first.labels, plain))
 
     videos = [video for _, _, plain in parts for video in plain]
@@ -159,15 +163,15 @@ def load(word: str, folder: str | Path) -> ReleasedSplits:
         classes=tuple(classes.values()),
         respelled=respelled,
         misplaced=misplaced,
-        by_name={name: np.concatenate(places) for name, places in by_name.items()},
+        by_name={name: np.concatenate(rows) for name, rows in by_name.items()},
     )
 
 
 def _plain(name: str) -> str:
-    """A name with one sign for all that the authors' files write in several ways."""
+    """A name with "_" for every sign that the authors' files spell in several ways."""
     return re.sub(r"[^A-Za-z0-9/.]", "_", name)
 
 
 def _source(name: str) -> str:
-    """The film that a clip was cut from: the name without what numbers and describes the clip."""
+    """The film that a clip was cut from: its name without the clip's number and description."""
     return re.sub(r"(_c\d+|_[a-z]_[cn]m_np\d+_[a-z]+_[a-z]+_\d+)\.avi$", "", name)

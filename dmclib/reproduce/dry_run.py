@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dmclib import experiment, results
+from dmclib.data import DataConfig
 from dmclib.errors import DMCError
 from dmclib.experiment import Setting
 from dmclib.models import GeneratorConfig
@@ -20,52 +21,52 @@ PARAMETERS = {field.name for field in fields(Setting)}  # of every notebook that
 
 
 def show(console: Console, steps: Sequence[Step]) -> None:
-    """Print the trainings of these notebooks, each once, and what they come to."""
-    if not console.is_terminal:
-        console.width = max(console.width, 200)  # nothing is gained by folding lines in a file
+    """Print the trainings of these notebooks, each once, and what they come to.
+
+    Raises:
+        DMCError: a prepared folder or a folder of videos does not hold what it should.
+    """
+    found = [(config, name, step.every) for step in steps for name, config in _trainings(step)]
+    if not found:
+        return
     rates, machine = _measured()
     table = Table(title="Trainings", title_justify="left")
     for column in ("training", "seed", "split", "epochs", "frames", "hours"):
         table.add_column(column, justify="left" if column == "training" else "right")
-    seen, counts, frames_left, hours_left, unknown = set(), {}, 0, 0.0, 0
-    for name, config, parameters in _trainings(steps):
-        if config in seen:
-            continue
-        seen.add(config)
-        at_hand = _at_hand(parameters)
-        if config.data not in counts:
-            counts[config.data] = (
-                len(config.data.open().clips("train"))
-                if at_hand
-                else published(parameters)[config.data.split_number][0]
-            )
-        frames = counts[config.data] * config.segments * config.epochs
+    clips: dict[DataConfig, int] = {}
+    frames_left, hours_left, unknown = 0, 0.0, 0
+    trainings = {config: (name, parameters) for config, name, parameters in reversed(found)}
+    for config, (name, parameters) in reversed(trainings.items()):
+        here, data = _at_hand(parameters), config.data
+        if data not in clips:
+            counted = len(data.open().clips("train")) if here else None
+            clips[data] = counted or published(parameters)[data.split_number][0]
+        frames = clips[data] * config.segments * config.epochs
         rate = rates.get((kind(config), config.size))
-        hours, done = frames / rate / 3600 if rate else None, at_hand and config.done
-        if not done:
+        hours = frames / rate / 3600 if rate else None
+        if done := here and config.done:
+            hours = None
+        else:
             frames_left += frames
             hours_left += hours or 0
             unknown += hours is None
-        said = "done" if done else "-" if hours is None else f"{hours:,.3g}"
-        numbers = (config.seed, config.data.split_number, config.epochs, f"{frames:,}", said)
+        last = "done" if done else "-" if hours is None else _hours(hours)
+        numbers = (config.seed, data.split_number, config.epochs, f"{frames:,}", last)
         table.add_row(name, *map(str, numbers))
-    if not seen:
-        return
+    if not console.is_terminal:
+        console.width = max(console.width, 200)  # nothing is gained by folding lines in a file
     console.print(table)
-    lines = [
-        f"{len(seen)} trainings, {frames_left:,} frames to learn from: {hours_left:,.3g} hours"
-    ]
-    lines[0] += f" {machine}" + (
-        f", without {unknown} that were not timed (-)." if unknown else "."
+    without = f", without the {unknown} that were not measured (-)" if unknown else ""
+    text = (
+        f"{len(trainings)} trainings; left are {frames_left:,} frames: {_hours(hours_left)} hours "
+        f"{machine}{without}. Reading and decoding clips, validation and test are not in it."
     )
-    lines.append("Reading and decoding clips, validation and test are not in it.")
-    if not all(_at_hand(step.every) for step in steps if step.every.keys() >= PARAMETERS):
-        lines.append(
-            "The videos are not at hand: their numbers are the published ones, of which about a "
+    if not all(_at_hand(parameters) for _, parameters in trainings.values()):
+        text += (
+            " The videos are not at hand: their numbers are the published ones, of which about a "
             "sixth is held out for validation and counted here."
         )
-    for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def kind(config: TrainConfig) -> str:
@@ -84,23 +85,26 @@ def kind(config: TrainConfig) -> str:
     return ", ".join(words)
 
 
-def _trainings(steps: Sequence[Step]) -> Iterator[tuple[str, TrainConfig, dict]]:
-    """Name, config and the notebook's parameters of what the notebooks train, seed by seed."""
-    for every in (step.every for step in steps if step.every.keys() >= PARAMETERS):
-        seeds = every.get("seeds") or [every["seed"]]
-        for split in every.get("splits") or [every["split_number"]]:
-            for seed in seeds:
-                setting = Setting.of(every | {"seed": seed, "split_number": split})
-                for name, config in experiment.trainings(setting).items():
-                    if name != experiment.SINGLE_FRAME or seed == seeds[0]:
-                        yield name, config, every
-            for seed in every.get("further_seeds", ()):
-                setting = Setting.of(every | {"seed": seed, "split_number": split})
-                plain, further = experiment.trainings(setting), experiment.further(setting)
+def _trainings(step: Step) -> Iterator[tuple[str, TrainConfig]]:
+    """Name and config of what a notebook trains, seed by seed of each split."""
+    every = step.every
+    if not every.keys() >= PARAMETERS:
+        return
+    seeds = every.get("seeds") or [every["seed"]]
+    for split in every.get("splits") or [every["split_number"]]:
+        for seed in (*seeds, *every.get("further_seeds", ())):
+            setting = Setting.of(every | {"seed": seed, "split_number": split})
+            plain = experiment.trainings(setting)
+            if seed in seeds[1:]:
+                del plain[experiment.SINGLE_FRAME]  # notebook 06 trains it once
+            if seed in seeds:
+                yield from plain.items()
+            if seed in every.get("further_seeds", ()):
+                more = experiment.further(setting)
                 for name in every["further"]:
                     against = experiment.AGAINST[name]
-                    yield against, plain[against], every
-                    yield name, further[name], every
+                    yield against, plain[against]
+                    yield name, more[name]
 
 
 def _measured() -> tuple[dict[tuple[str, int], float], str]:
@@ -123,3 +127,7 @@ def _at_hand(parameters: dict) -> bool:
     """Whether the videos are there to be counted; puppets always are."""
     given = parameters["prepared_folder"] or parameters["data_folder"]
     return bool(given or not published(parameters))
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.0f}" if hours >= 100 else f"{hours:.3g}"

@@ -76,8 +76,10 @@ def test_the_kernel_gives_the_network_s_field(on_cpu, settings):
         with torch.inference_mode():
             expected = of(motion, residual)
             for run, _ in quick.trials():
-                torch.testing.assert_close(run(*inputs), expected, atol=fast.TOLERANCE, rtol=0)
-            torch.testing.assert_close(quick(*inputs), expected, atol=fast.TOLERANCE, rtol=0)
+                torch.testing.assert_close(
+                    run(*inputs), expected, atol=fast.select.TOLERANCE, rtol=0
+                )
+            torch.testing.assert_close(quick(*inputs), expected, atol=fast.select.TOLERANCE, rtol=0)
 
 
 def test_in_bfloat16_it_stays_within_the_tolerance_that_is_stated(on_cpu):
@@ -87,7 +89,7 @@ def test_in_bfloat16_it_stays_within_the_tolerance_that_is_stated(on_cpu):
         cue = stack(of, torch.bfloat16)(*inputs)
         gap = (cue.float() - of.float()(*(x.float() for x in inputs))).abs().max()
     assert cue.dtype == torch.bfloat16
-    assert 0 < gap < fast.TOLERANCES[torch.bfloat16]
+    assert 0 < gap < fast.select.TOLERANCES[torch.bfloat16]
 
 
 def test_not_a_number_stays_one_in_bfloat16(on_cpu):
@@ -163,4 +165,4 @@ def test_on_a_gpu_it_gives_the_network_s_field(dtype):
         with torch.inference_mode():
             cue = quick(*(x.cuda() for x in inputs)).float().cpu()
             gap = (cue - reference(*(x.float() for x in inputs))).abs().max()
-        assert gap < fast.TOLERANCES[dtype]
+        assert gap < fast.select.TOLERANCES[dtype]

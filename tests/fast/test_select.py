@@ -68,7 +68,7 @@ def test_it_gives_the_network_s_field(compiled, settings):
     motion, residual = pictures()
     with torch.inference_mode():
         torch.testing.assert_close(
-            compiled(of)(motion, residual), of(motion, residual), atol=fast.TOLERANCE, rtol=0
+            compiled(of)(motion, residual), of(motion, residual), atol=fast.select.TOLERANCE, rtol=0
         )
 
 
@@ -81,7 +81,7 @@ def test_edges_and_strips_leave_no_seam(compiled, count, height, width):
     motion, residual = pictures(count, height, width)
     with torch.inference_mode():
         gap = compiled(of)(motion, residual) - of(motion, residual)
-    assert gap.abs().max() < fast.TOLERANCE
+    assert gap.abs().max() < fast.select.TOLERANCE
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 5])
@@ -92,7 +92,7 @@ def test_any_number_of_threads_gives_the_same_field(compiled, restore_threads, t
     torch.set_num_threads(threads)
     with torch.inference_mode():
         gap = quick(motion, residual) - of(motion, residual)
-    assert gap.abs().max() < fast.TOLERANCE
+    assert gap.abs().max() < fast.select.TOLERANCE
 
 
 def test_callers_at_once_do_not_disturb_each_other(compiled):
@@ -105,7 +105,7 @@ def test_callers_at_once_do_not_disturb_each_other(compiled):
         return max((quick(*pair) - of(*pair)).abs().max().item() for _ in range(5))
 
     with ThreadPoolExecutor(4) as pool:
-        assert max(pool.map(gap, inputs)) < fast.TOLERANCE
+        assert max(pool.map(gap, inputs)) < fast.select.TOLERANCE
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
@@ -134,7 +134,7 @@ def test_views_of_larger_tensors_are_read_as_they_are_seen(compiled):
     motion, residual = motion[::2, :, 3:-2, 5:], residual[::2, :, 3:-2, 5:]
     with torch.inference_mode():
         gap = compiled(of)(motion, residual) - of(motion, residual)
-    assert gap.abs().max() < fast.TOLERANCE
+    assert gap.abs().max() < fast.select.TOLERANCE
 
 
 def test_a_form_that_computes_something_else_is_not_taken(compiled, monkeypatch):

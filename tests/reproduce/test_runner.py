@@ -161,7 +161,7 @@ def test_what_the_folder_of_videos_holds_is_said_before_anything_runs(tmp_path, 
     for name in ("run/a.avi", "walk/a.mp4", "walk/notes.txt"):
         (tmp_path / "videos" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "videos" / name).touch()
-    printed = run(data=tmp_path / "videos", dry_run=True)
+    printed = run(data=tmp_path / "videos", dry=True)
     assert "VideoFolder: 2 videos of 2 classes (run, walk)." in printed
     assert ".txt files (1, as walk/notes.txt)" in printed
 
