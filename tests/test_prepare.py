@@ -519,7 +519,7 @@ LOST = "the process that prepared it was lost, twice: it crashed, ran out of mem
 
 @pytest.mark.slow
 def test_a_worker_that_is_lost_costs_one_video(tmp_path, monkeypatch):
-    root, mark = videos(tmp_path / "videos", classes=1, each=1), tmp_path / "mark"
+    root, mark = videos(tmp_path / "videos", classes=2, each=1), tmp_path / "mark"
     acts = {
         "crashes": "os.kill(os.getpid(), signal.SIGSEGV)",
         "ends": "os._exit(0)",
@@ -532,7 +532,7 @@ def test_a_worker_that_is_lost_costs_one_video(tmp_path, monkeypatch):
         shutil.copy(root / "class0" / "0.mp4", root / "class0" / f"{name}.mp4")
     monkeypatch.setattr(video, "make", partial(sabotage.make, acts))
     monkeypatch.setattr(preparation, "PATIENCE_SECONDS", 3)
-    with pytest.raises(preparation.Quarantined, match=r"2 videos prepared.* 5 could not") as caught:
+    with pytest.raises(preparation.Quarantined, match=r"3 videos prepared.* 5 could not") as caught:
         run(root, tmp_path / "out")
     reasons = caught.value.report.quarantined
     assert reasons.pop("class0/fails.mp4").endswith("cannot be prepared (KeyError: 'x').")
