@@ -17,7 +17,8 @@ from dmclib.models import GeneratorConfig
 from dmclib.reproduce.profiles import Step, published
 from dmclib.training import TrainConfig
 
-PARAMETERS = {field.name for field in fields(Setting)}  # of every notebook that trains
+# Of every notebook that trains; one has ``seed``, another ``seeds``.
+PARAMETERS = {field.name for field in fields(Setting)} - {"seed"}
 
 
 def show(console: Console, steps: Sequence[Step]) -> None:

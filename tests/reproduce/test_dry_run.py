@@ -113,7 +113,7 @@ def test_drawn_clips_are_counted_and_what_is_done_is_not_left():
     assert "8 trainings; " in text
     assert "held out" not in text
     (step,) = plan("smoke", only=["04"], seeds=[1])
-    config = experiment.trainings(step.every)[experiment.MOTION]
+    config = experiment.trainings(experiment.Setting.of(step.every))[experiment.MOTION]
     # ten actions, two clips of each, three frames
     assert rows(text, experiment.MOTION)[0][4] == f"{10 * 2 * 3 * config.epochs:,}"
     config.folder.mkdir(parents=True)
