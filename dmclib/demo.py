@@ -32,7 +32,7 @@ from dmclib import (
     training,
     transforms,
 )
-from dmclib.codec import CompressedFrame, container
+from dmclib.codec import CompressedFrame, pictures
 from dmclib.errors import DMCError, OutputError, VideoError
 from dmclib.figures.pictures import RESIDUAL_LEVELS
 from dmclib.reproduce import profiles
@@ -260,7 +260,7 @@ def _rows(frames: Iterable[Panels], scale: float, shape: float) -> Iterator[np.n
         drawn = []
         for array in panels.values():
             panel = av.VideoFrame.from_ndarray(_draw(array, scale), format="rgb24")
-            panel = container.to_rgb(reformatter.reformat(panel, width, _PANEL), reformatter)
+            panel = pictures.to_rgb(reformatter.reformat(panel, width, _PANEL), reformatter)
             drawn.append(np.pad(panel, ((0, 0), (0, _GAP), (0, 0)), constant_values=255))
         if strip is None:
             rows, columns = panels["picture"].shape[:2]

@@ -5,11 +5,11 @@ motion vectors (where every block came from) plus a residual (what the vectors c
 Paper section 3.1; the reading follows CoViAR's loader, on which DMC-Net is built.
 """
 
-from dmclib.codec.container import Packet as Packet
-from dmclib.codec.container import VideoInfo as VideoInfo
-from dmclib.codec.container import decode_rgb as decode_rgb
-from dmclib.codec.container import packets as packets
-from dmclib.codec.container import probe as probe
+from dmclib.codec.index import Packet as Packet
+from dmclib.codec.index import VideoInfo as VideoInfo
+from dmclib.codec.index import packets as packets
+from dmclib.codec.index import probe as probe
+from dmclib.codec.pictures import decode_rgb as decode_rgb
 from dmclib.codec.read import CompressedFrame as CompressedFrame
 from dmclib.codec.read import read_at as read_at
 from dmclib.codec.read import read_frames as read_frames

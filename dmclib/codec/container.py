@@ -1,25 +1,25 @@
-"""FFmpeg's part: open a file, choose its video stream, decode, find pictures.
+"""FFmpeg's part: open a file, choose its video stream, decode every picture.
 
 What FFmpeg raises becomes a sentence here.
 """
 
 import mmap
 import os
-import re
 import struct
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 
 import av
-import numpy as np
-from av.video.reformatter import VideoReformatter
+from av.sidedata.sidedata import SideData, SideDataContainer
+from av.video.frame import PictureType
 
+from dmclib.codec import mpeg4
 from dmclib.errors import VideoError
-
-_BEFORE_PICTURE = re.compile(rb"\x00\x00\x01[\xb0\xb3\x00-\x2f]")  # its headers
 
 # What PyAV raises on damaged files. The last three come from inside it, on odd metadata, so they
 # are caught around single calls into av only, never around code of ours.
@@ -27,27 +27,21 @@ AV_ERRORS = (
     *(av.FFmpegError, OSError, ValueError, MemoryError, NotImplementedError),
     *(AttributeError, IndexError, UnicodeDecodeError),
 )
+_PREDICTED = (PictureType.P, PictureType.B, PictureType.S, PictureType.SP)
+# Their decoders give no frame until one can be decoded, be it by an I-frame or by intra blocks that
+# wander over P-frames. Others make up a grey reference for frames before the first I-frame.
+_WAIT = frozenset({"h264", "hevc", "vvc", "mpeg1video", "mpeg2video"})
 
 
-@dataclass(frozen=True)
-class VideoInfo:
-    """What a file says of its first video stream."""
+@dataclass(frozen=True, eq=False)
+class Sent:
+    """What was sent to the decoder; a decoded frame has it as ``opaque``."""
 
-    codec: str  # FFmpeg's name; "mpeg4" is MPEG-4 Part 2
-    width: int  # pixels, as stored: before any rotation
-    height: int
-    fps: float  # frames per second
-    frames: int
-    counted: bool  # True: packets in the file were counted; False: the header's word
-
-
-@dataclass(frozen=True)
-class Packet:
-    """One compressed frame as it lies in the file."""
-
+    number: int  # among the packets of the stream that are not empty
     size_bytes: int
     is_key: bool
-    pts: int | None  # in units of the stream's time base; None where the file has none
+    pts: int | None
+    hidden: bool  # an edit list cuts the frame away; later frames may still refer to it
 
 
 def damaged(path: Path, found: object) -> VideoError:
@@ -59,9 +53,14 @@ def needs_transcode(path: Path, found: str) -> VideoError:
     """The error of a file that is fine, but not what vectors are read from; names the call."""
     target = path.with_name(f"{path.stem}_mpeg4.mp4")
     return VideoError(
-        f"{path}: {found}; motion vectors are read from MPEG-4 Part 2 without B-frames. Convert it "
-        f"first: codec.transcode({str(path)!r}, {str(target)!r})"
+        f"{path}: {found}; motion vectors are read from MPEG-4 Part 2 of I- and P-frames, not "
+        f"interlaced. Convert it first: codec.transcode({str(path)!r}, {str(target)!r})"
     )
+
+
+def url(path: Path) -> str:
+    """The name under which FFmpeg takes a path for a file, whatever characters are in it."""
+    return f"file:{path}"
 
 
 def steps(path: Path, iterable: Iterable) -> Iterator:
@@ -73,15 +72,30 @@ def steps(path: Path, iterable: Iterable) -> Iterator:
         except StopIteration:
             return
         except AV_ERRORS as error:
-            raise damaged(path, f"cannot be decoded ({type(error).__name__}: {error})") from error
+            raise _undecodable(path, error) from error
         yield item
+
+
+def decode(path: Path, context: av.CodecContext, packet: av.Packet | None) -> list[av.VideoFrame]:
+    """Send a packet to the decoder, or None as the last; what it raises becomes a VideoError."""
+    try:
+        return context.decode(packet)
+    except AV_ERRORS as error:
+        raise _undecodable(path, error) from error
+
+
+def _undecodable(path: Path, error: Exception) -> VideoError:
+    return damaged(path, f"cannot be decoded ({type(error).__name__}: {error})")
 
 
 @contextmanager
 def opened(path: str | Path, *, codec: str | None = None) -> Iterator[tuple]:
-    """Open ``path`` and give its container and first video stream, of ``codec`` if one is named."""
+    """Open ``path`` and give its container and best video stream, of ``codec`` if one is named.
+
+    The best stream is FFmpeg's choice: no cover, and rather the film than its thumbnail.
+    """
     path = Path(path)
-    if not path.is_file():
+    if "\0" in str(path) or not path.is_file():
         raise VideoError(f"{path}: no such file. Check the path.")
     # Messages of FFmpeg are dropped in C. With PyAV's logging on they take a Python lock inside
     # FFmpeg's calls, a known deadlock; some libraries turn it on when they are imported.
@@ -89,9 +103,10 @@ def opened(path: str | Path, *, codec: str | None = None) -> Iterator[tuple]:
     try:
         with open(path, "rb") as handle:
             bare = handle.read(4) == b"\x00\x00\x01\xb0"  # FFmpeg takes long to guess these
-        # This file alone: a playlist that calls itself .mp4 must not open other addresses.
-        only = {"protocol_whitelist": "file"}
-        container = av.open(str(path), format="m4v" if bare else None, options=only)
+        # This file alone: a playlist that calls itself .mp4 must not open other addresses, nor a
+        # picture whose name has a "%d" other pictures.
+        only = {"protocol_whitelist": "file", "pattern_type": "none"}
+        container = av.open(url(path), format="m4v" if bare else None, options=only)
     except AV_ERRORS as error:
         raise damaged(path, f"is not a readable video ({error})") from error
     with container:
@@ -100,7 +115,9 @@ def opened(path: str | Path, *, codec: str | None = None) -> Iterator[tuple]:
         if not streams:
             found = ", ".join(sorted({s.type for s in container.streams})) or "no stream"
             raise VideoError(f"{path}: holds {found} but no video. Give a video file.")
-        context = streams[0].codec_context
+        best = container.streams.best("video")
+        stream = best if best in streams else streams[0]
+        context = stream.codec_context
         if context is None:
             raise VideoError(
                 f"{path}: its video is in a codec that this FFmpeg cannot decode. Convert it with "
@@ -109,160 +126,160 @@ def opened(path: str | Path, *, codec: str | None = None) -> Iterator[tuple]:
         if codec and context.codec.canonical_name != codec:
             raise needs_transcode(path, f"the video is {context.codec.canonical_name}")
         context.thread_count = 1  # workers of a DataLoader must not multiply; results are the same
-        yield container, streams[0]
+        yield container, stream
 
 
-def checked(path: Path, frames: Iterable[av.VideoFrame], first: int = 0) -> Iterator[av.VideoFrame]:
-    """Yield decoded frames, numbered from ``first``; one that the decoder doubts is an error."""
-    for index, frame in enumerate(steps(path, frames), first):
-        if frame.is_corrupt:
-            raise damaged(path, f"frame {index} is marked corrupt by the decoder")
-        yield frame
+@contextmanager
+def mapped(path: Path) -> Iterator[mmap.mmap]:
+    """The bytes of a file, read where they are looked at."""
+    with open(path, "rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        yield data
 
 
-def decoded(path: Path, container, stream) -> Iterator[av.VideoFrame]:
-    """Yield every frame of the stream; a damaged, missing or absent picture is an error."""
-    if _is_encrypted(path, container, stream):
-        raise VideoError(f"{path}: is encrypted. Decrypt it first, or get a copy that is not.")
-    count = 0
-    for frame in checked(path, container.decode(stream)):
-        yield frame
-        count += 1
-    if count == 0:
-        raise VideoError(f"{path}: has a video stream but no frames. Fetch or make it again.")
-    # Only .mp4 and .mov have an index to trust; an .avi's header may just be wrong. Frames that an
-    # edit list cuts away (a trimmed phone video) are in the file, but not to be shown.
-    if container.format.name.startswith("mov"):
-        promised = sum(not entry.is_discard for entry in stream.index_entries)
-        if count < promised:
-            raise damaged(path, f"is cut short: {count} of {promised} frames can be decoded")
-
-
-def _is_encrypted(path: Path, container, stream) -> bool:
-    """Whether the container says so; FFmpeg without a key decodes the ciphertext in silence."""
-    if "enc_key_id" in stream.metadata:  # Matroska
-        return True
+def movie_header(path: Path, container) -> bytes:
+    """The ``moov`` box of an .mp4, .mov or other file of that family; empty of other containers."""
     if not container.format.name.startswith("mov"):
-        return False
-    # An .mp4's "encv" stands for the codec, which FFmpeg reports instead; "tenc" describes the key.
+        return b""
     with open(path, "rb") as handle:
         while len(head := handle.read(8)) == 8:
             size, kind = struct.unpack(">I4s", head)
             if size == 1:  # it has 64 bits, and they follow
                 size = int.from_bytes(handle.read(8)) - 8
             if kind == b"moov":
-                header = handle.read(max(0, min(size - 8, 1 << 28)))
-                return b"encv" in header and b"tenc" in header
+                return handle.read(max(0, min(size - 8, 1 << 28)))
             if not 8 <= size <= path.stat().st_size:
                 break  # it goes on to the end of the file, or is damaged
             handle.seek(size - 8, os.SEEK_CUR)
-    return False
+    return b""
 
 
-def frame_rate(stream) -> Fraction:
+def check_readable(path: Path, stream, header: bytes) -> None:
+    """Raise a ``VideoError`` if it is encrypted; FFmpeg without a key decodes that in silence.
+
+    Args:
+        header: what :func:`movie_header` gives.
+    """
+    # An .mp4's "encv" stands for the codec, which FFmpeg reports instead; "tenc" describes the key.
+    if "enc_key_id" in stream.metadata or (b"encv" in header and b"tenc" in header):
+        raise VideoError(f"{path}: is encrypted. Decrypt it first, or get a copy that is not.")
+
+
+def demuxed(path: Path, container, stream) -> Iterator[av.Packet]:
+    """Yield the packets of a stream as its decoder needs them, each with a :class:`Sent`.
+
+    Left out are empty packets (a sample of no bytes shows the picture before again) and a bare end
+    code. A packet that an edit list hides comes without its mark, for the decoder would not give
+    its frame. A second sample description of an .mp4 comes in front of its first picture.
+    """
+    is_mpeg4 = stream.codec_context.codec.canonical_name == "mpeg4"
+    number = 0
+    for packet in steps(path, container.demux(stream)):  # ends with an empty one
+        if not packet.size:
+            continue
+        header = b""
+        if is_mpeg4:
+            if packet.size < 8 and bytes(packet).startswith(mpeg4.END):
+                continue
+            if packet.has_sidedata("new_extradata"):  # FFmpeg's decoder does not look at it
+                header = bytes(packet.get_sidedata("new_extradata"))
+        sent = Sent(number, packet.size, packet.is_keyframe, packet.pts, packet.is_discard)
+        if header or packet.is_discard:
+            packet = _copied(packet, header)
+        packet.opaque = sent
+        number += 1
+        yield packet
+
+
+def _copied(packet: av.Packet, header: bytes) -> av.Packet:
+    copy = av.Packet(len(header) + packet.size)
+    copy.update(header + bytes(packet))
+    copy.pts, copy.dts, copy.is_corrupt = packet.pts, packet.dts, packet.is_corrupt
+    copy.is_keyframe = packet.is_keyframe
+    for side_data in packet.iter_sidedata():
+        copy.set_sidedata(side_data)
+    return copy
+
+
+def decoded(path: Path, container, stream) -> Iterator[av.VideoFrame]:
+    """Yield every frame of the stream in the order of showing, also those that are hidden.
+
+    Raises:
+        VideoError: a frame that the decoder doubts, no frames at all, or bytes that are missing;
+            what came before has been yielded by then.
+    """
+    header = movie_header(path, container)
+    check_readable(path, stream, header)
+    context, last, count, partial = stream.codec_context, None, 0, False
+    context.copy_opaque = True
+    for packet in chain(demuxed(path, container, stream), [None]):
+        partial = partial if packet is None else packet.is_corrupt
+        for frame in decode(path, context, packet):
+            if packet is None and last is not None and _same_memory(frame, last):
+                continue  # behind a last VOP that is not coded, the picture before comes again
+            if frame.is_corrupt:
+                raise damaged(path, f"frame {count} is marked corrupt by the decoder")
+            yield frame
+            last, count = frame, count + (not is_hidden(frame))
+    if count == 0:
+        raise VideoError(f"{path}: has a video stream but no frames. Fetch or make it again.")
+    ends = [entry.pos + entry.size for entry in stream.index_entries] if header else []
+    if partial or max(ends, default=0) > path.stat().st_size:
+        raise damaged(path, f"is cut short: its end is missing behind frame {count - 1}")
+
+
+def _same_memory(frame: av.VideoFrame, other: av.VideoFrame) -> bool:
+    return frame.planes[0].buffer_ptr == other.planes[0].buffer_ptr
+
+
+def is_hidden(frame: av.VideoFrame) -> bool:
+    """Whether an edit list cuts this frame away."""
+    sent = frame.opaque
+    return sent is not None and sent.hidden
+
+
+def side_data(frame: av.VideoFrame, kind: str) -> SideData | None:
+    """What a frame has beside its picture: ``MOTION_VECTORS`` or ``DISPLAYMATRIX``."""
+    # frame.side_data would refer to the frame and the frame to it: such a circle keeps the picture
+    # in memory until Python's collector comes by.
+    return SideDataContainer(frame).get(kind)
+
+
+def shown(path: Path, container, stream) -> Iterator[av.VideoFrame]:
+    """Yield the frames that are to be shown, in order; errors as of :func:`decoded`.
+
+    Frames before the first I-frame are left out with a warning.
+
+    Raises:
+        VideoError: also if there is no I-frame.
+    """
+    frames, left_out = decoded(path, container, stream), 0
+    waits = stream.codec_context.codec.canonical_name in _WAIT
+    for frame in frames:
+        if waits or frame.key_frame or frame.pict_type not in _PREDICTED:
+            frames = chain([frame], frames)
+            break
+        left_out += 1
+    else:
+        raise VideoError(
+            f"{path}: has no I-frame, so its {left_out} frames cannot be decoded. Cut the video "
+            "where an I-frame is."
+        )
+    if left_out:
+        warnings.warn(
+            f"{path}: {left_out} frames before the first I-frame are left out, since what they "
+            "refer to is not in the file.",
+            stacklevel=2,
+        )
+    for frame in frames:
+        if not is_hidden(frame):
+            yield frame
+
+
+def frame_rate(path: Path, container, stream) -> Fraction:
     """Frames per second; 25 where the file names none that MPEG-4 could hold."""
-    rate = Fraction(stream.average_rate or stream.guessed_rate or 25).limit_denominator(1001)
-    return rate if rate >= 1 and rate.numerator < 1 << 16 else Fraction(25)
-
-
-def probe(path: str | Path) -> VideoInfo:
-    """Describe a video without decoding it.
-
-    The number of frames is the header's where it gives one, else packets are counted.
-
-    Raises:
-        VideoError: a file that is missing, unreadable or without video.
-    """
-    with opened(path) as (container, stream):
-        counted = stream.frames <= 0
-        frames = len(_packets(Path(path), container, stream)) if counted else stream.frames
-        context = stream.codec_context
-        name, rate = context.codec.canonical_name, float(frame_rate(stream))
-        return VideoInfo(name, context.width, context.height, rate, frames, counted)
-
-
-def packets(path: str | Path) -> list[Packet]:
-    """List the compressed frames of a video in file order, without decoding them.
-
-    Raises:
-        VideoError: a file that is missing, unreadable or without video.
-    """
-    with opened(path) as (container, stream):
-        return _packets(Path(path), container, stream)
-
-
-def _packets(path: Path, container, stream) -> list[Packet]:
-    demuxed = steps(path, container.demux(stream))  # ends with an empty one
-    return [Packet(p.size, p.is_keyframe, p.pts) for p in demuxed if p.size]
-
-
-def to_rgb(frame: av.VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
-    """Convert a decoded frame to RGB: uint8 ``(H, W, 3)``, its rows perhaps padded in memory.
-
-    Always rgb24: the fast paths of FFmpeg 8 to gbrp and rgba leave the last ``W % 8`` columns
-    unwritten (CoViAR's FFmpeg has the same fault in bgr24).
-    """
-    plane = reformatter.reformat(frame, format="rgb24", threads=1).planes[0]
-    rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
-    return rows[:, : 3 * plane.width].reshape(plane.height, plane.width, 3)
-
-
-def upright(frame: av.VideoFrame, reformatter: VideoReformatter) -> av.VideoFrame:
-    """Turn a frame by the quarter turns that its display matrix asks for (phone videos)."""
-    turns = round(frame.rotation / 90) % 4  # counter-clockwise, as np.rot90 counts
-    if not turns:
-        return frame
-    turned = np.rot90(to_rgb(frame, reformatter), turns)
-    return av.VideoFrame.from_ndarray(np.ascontiguousarray(turned), format="rgb24")
-
-
-def decode_rgb(path: str | Path) -> Iterator[np.ndarray]:
-    """Yield every frame of a video in any codec, upright, as RGB uint8 ``(H, W, 3)``.
-
-    Raises:
-        VideoError: a file that is missing, damaged, cut short or without video; frames before the
-            damage have been yielded by then.
-    """
-    path, reformatter = Path(path), VideoReformatter()
-    with opened(path) as (container, stream):
-        for frame in decoded(path, container, stream):
-            try:
-                rgb = to_rgb(upright(frame, reformatter), reformatter)
-            except AV_ERRORS as error:
-                raise damaged(path, f"a picture cannot be converted to RGB ({error})") from error
-            yield np.ascontiguousarray(rgb)
-
-
-def find_packets(path: Path, container, stream, data: mmap.mmap) -> tuple[list, np.ndarray]:
-    """Where each frame's bytes lie in the file, and which are I-frames, without decoding."""
-    if container.format.name == "m4v":
-        return _scan(data)
-    if not container.format.name.startswith("mov"):
-        found = f"frames of a {container.format.name} file cannot be found without reading it all"
-        raise needs_transcode(path, found)
-    entries = list(stream.index_entries)
-    if len(entries) != stream.frames or any(entry.is_discard for entry in entries):
-        raise needs_transcode(path, "its index is in pieces, or an edit list cuts frames away")
-    spans = [(entry.pos, entry.pos + entry.size) for entry in entries]
-    if any(end > len(data) for _, end in spans):
-        raise damaged(path, f"is cut short: its index names {len(spans)} frames")
-    return spans, np.array([entry.is_keyframe for entry in entries], bool)
-
-
-def _scan(data: mmap.mmap) -> tuple[list, np.ndarray]:
-    """Find the pictures of a bare stream by their start codes.
-
-    CoViAR's streams repeat the headers at every I-frame; they belong to the picture that follows.
-    """
-    byte = np.frombuffer(data, np.uint8)
-    found = np.flatnonzero(byte[3:] == 0xB6)  # far faster than a search for all four bytes
-    found = found[(byte[found] == 0) & (byte[found + 1] == 0) & (byte[found + 2] == 1)]
-    pictures = found.tolist()
-    # Two bits behind the start code tell the type: 00 is an I-frame.
-    is_key = np.array([data[p + 4 : p + 5] < b"\x40" for p in pictures], bool)
-    begins = list(pictures)
-    for n in np.flatnonzero(is_key).tolist():
-        header = _BEFORE_PICTURE.search(data, pictures[n - 1] + 4 if n else 0, pictures[n])
-        if header:
-            begins[n] = header.start()
-    return list(zip(begins, [*begins[1:], len(data)], strict=True)), is_key
+    rate = stream.average_rate or stream.guessed_rate
+    if container.format.name == "m4v":  # of these FFmpeg always says 25
+        with mapped(path) as data:
+            rate = mpeg4.rate(data, *mpeg4.scan(data))
+    rate = Fraction(rate or 25).limit_denominator(1001)
+    return rate if 0 < rate.numerator < 1 << 16 else Fraction(25)

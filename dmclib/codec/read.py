@@ -4,10 +4,11 @@ Plain and accumulated, whole-pixel and sub-pixel reading differ here only.
 """
 
 import mmap
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -16,18 +17,21 @@ from av.video.reformatter import VideoReformatter
 
 from dmclib.codec import vectors
 from dmclib.codec.container import (
-    checked,
     damaged,
+    decode,
     decoded,
-    find_packets,
+    is_hidden,
+    mapped,
     needs_transcode,
     opened,
-    to_rgb,
+    side_data,
 )
+from dmclib.codec.index import Index, read_index
+from dmclib.codec.pictures import to_rgb
 from dmclib.codec.vectors import predict, rasterize_motion_vectors
 from dmclib.errors import VideoError
 
-_EXPORT_VECTORS = {"flags2": "+export_mvs"}  # for the codec; av.open would ignore it in silence
+EXPORT_VECTORS = {"flags2": "+export_mvs"}  # for the codec; av.open would ignore it in silence
 
 
 @dataclass(slots=True, eq=False)
@@ -49,7 +53,8 @@ def read_frames(
     """Read every frame of a clip in one pass: picture, motion and residual.
 
     Args:
-        path: MPEG-4 Part 2 without B-frames, as :func:`encode` and :func:`transcode` make it.
+        path: MPEG-4 Part 2 of I- and P-frames, as :func:`encode` and :func:`transcode` make it.
+            Frames that an edit list hides are not yielded, but later ones may refer to them.
         accumulate: False: motion from the frame before, residual against it (all released DMC-Net
             runs). True: every pixel is traced back to the GOP's I-frame; motion is the whole way,
             residual is against the I-frame (the paper's text, CoViAR's streams).
@@ -63,14 +68,15 @@ def read_frames(
         ``rgb`` exactly. ``residual`` is a view whose colours lie side by side in memory.
 
     Raises:
-        VideoError: a file that is missing, damaged, cut short, in another codec or with B-frames;
-            frames before the damage have been yielded by then.
+        VideoError: a file that is missing, damaged, cut short, in another codec or with motion that
+            is not held here: B-frames, global motion, vectors of fields, a P-frame without its
+            I-frame. Frames before it have been yielded by then.
     """
     path = Path(path)
     reader = Reader(path, accumulate=accumulate, subpixel=subpixel)
     with opened(path, codec="mpeg4") as (container, stream):
-        stream.codec_context.options = _EXPORT_VECTORS
-        for group in _groups(path, decoded(path, container, stream)):
+        stream.codec_context.options = EXPORT_VECTORS
+        for group in _groups(_numbered(path, decoded(path, container, stream))):
             yield from reader.read(group)
 
 
@@ -96,75 +102,116 @@ def read_at(
         VideoError: as :func:`read_frames`, and for a number that the clip does not have.
     """
     path, indices = Path(path), [int(i) for i in frame_indices]
-    with (
-        opened(path, codec="mpeg4") as (container, stream),
-        open(path, "rb") as handle,
-        mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data,
-    ):
-        spans, is_key = find_packets(path, container, stream, data)
+    with opened(path, codec="mpeg4") as (container, stream), mapped(path) as data:
+        index = read_index(path, container, stream, data)
+        pictures = np.flatnonzero(~index.hidden)
         for i in indices:
-            if not 0 <= i < len(spans):
+            if not 0 <= i < len(pictures):
                 raise VideoError(
-                    f"{path}: has {len(spans)} frames, numbered from 0; there is no frame {i}."
+                    f"{path}: has {len(pictures)} frames, numbered from 0; there is no frame {i}."
                 )
+        if index.before:
+            raise needs_transcode(path, "begins with a P-frame without its I-frame")
         decoder = av.CodecContext.create("mpeg4", "r")
         decoder.extradata = stream.codec_context.extradata  # an .mp4 keeps the VOL header there
         decoder.thread_count = 1
-        decoder.options = _EXPORT_VECTORS
-        keys = np.flatnonzero(is_key)
-        wanted = np.unique(np.array(indices, np.int64))
+        decoder.options = EXPORT_VECTORS
+        keys = np.flatnonzero(index.is_key)
+        wanted = np.unique(pictures[indices])
         gop_of = np.searchsorted(keys, wanted, side="right") - 1
         found = {}
         for gop in np.unique(gop_of).tolist():
-            members = wanted[gop_of == gop].tolist()
             if gop < 0:
-                raise needs_transcode(path, "begins with a P-frame without its I-frame")
-            first = int(keys[gop])
-            chunks = [data[begin:end] for begin, end in spans[first : members[-1] + 1]]
-            group = []
-            for index, frame in enumerate(checked(path, _decode(decoder, chunks), first), first):
-                _check_kind(path, frame, index)
-                if (frame.pict_type == PictureType.I) != (index == first):
-                    raise damaged(path, f"its index is wrong about frame {index}")
-                # A frame that no other one needs is let go, so that its memory is used again.
-                needed = accumulate or index == first or index in members or index + 1 in members
-                group.append(frame if needed else None)
-            if len(group) != len(chunks):
-                raise damaged(path, f"{len(group)} of {len(chunks)} frames can be decoded")
+                raise needs_transcode(path, "its index does not name its I-frames")
             reader = Reader(path, accumulate=accumulate, subpixel=subpixel)
-            reader.index, reader.gop_index = first - 1, gop - 1
-            found |= {frame.index: frame for frame in reader.read(group, members)}
+            reader.gop_index = gop - 1
+            members = wanted[gop_of == gop].tolist()
+            frames = _gop(path, decoder, data, index, int(keys[gop]), members, accumulate)
+            for group in _groups(frames):
+                found |= {frame.index: frame for frame in reader.read(group)}
             decoder.flush_buffers()
     return [found[i] for i in indices]
 
 
-def _decode(decoder: av.CodecContext, chunks: list[bytes]) -> Iterator[av.VideoFrame]:
-    for chunk in chunks:
+class _Numbered(NamedTuple):
+    """A decoded frame on its way to the reader."""
+
+    frame: av.VideoFrame | None  # None: neither wanted nor referred to by a wanted one
+    number: int  # in the clip; of a hidden frame, the next one's
+    wanted: bool
+
+
+def _numbered(path: Path, frames: Iterable[av.VideoFrame]) -> Iterator[_Numbered]:
+    number = 0
+    for frame in frames:
+        check_kind(path, frame, number)
+        hidden = is_hidden(frame)
+        yield _Numbered(frame, number, not hidden)
+        number += not hidden
+
+
+def _gop(
+    path: Path,
+    decoder: av.CodecContext,
+    data: mmap.mmap,
+    index: Index,
+    first: int,
+    members: list[int],
+    accumulate: bool,
+) -> Iterator[_Numbered]:
+    """Decode from the I-frame ``first`` to the last of ``members``; pictures by their place in the
+    index. A frame that no other one needs is let go, so that its memory is used again.
+    """
+    number_of = np.cumsum(~index.hidden) - ~index.hidden
+    last, place = members[-1], first
+    for frame in _decode(path, decoder, data, index, first, last):
+        number = int(number_of[place])
+        if frame.is_corrupt:
+            raise damaged(path, f"frame {number} is marked corrupt by the decoder")
+        check_kind(path, frame, number)
+        if (frame.pict_type == PictureType.I) != (place == first):
+            raise needs_transcode(path, f"its index is wrong about frame {number}")
+        needed = accumulate or place == first or place in members or place + 1 in members
+        yield _Numbered(frame if needed else None, number, place in members)
+        place += 1
+    if place != last + 1:
+        raise needs_transcode(path, f"its index is wrong about frame {int(number_of[place])}")
+
+
+def _decode(
+    path: Path, decoder: av.CodecContext, data: mmap.mmap, index: Index, first: int, last: int
+) -> Iterator[av.VideoFrame]:
+    begin, end = index.headers[first].tolist()
+    header = data[begin:end] if begin < index.spans[first, 0] else b""  # else it has them itself
+    for begin, end in index.spans[first : last + 1].tolist():
         # Copied by update: av.Packet(bytes) lends the bytes without the zero padding that FFmpeg's
         # bit reader needs behind them, and now and then a good frame comes out marked corrupt.
-        packet = av.Packet(len(chunk))
-        packet.update(chunk)
-        yield from decoder.decode(packet)
-    yield from decoder.decode(None)
+        packet = av.Packet(len(header) + end - begin)
+        packet.update(header + data[begin:end])
+        header = b""
+        yield from decode(path, decoder, packet)
+    yield from decode(path, decoder, None)
 
 
-def _check_kind(path: Path, frame: av.VideoFrame, index: int) -> None:
+def check_kind(path: Path, frame: av.VideoFrame, number: int) -> None:
     """Raise a ``VideoError`` unless the frame is an I- or a P-frame."""
     if frame.pict_type not in (PictureType.I, PictureType.P):
         kind = PictureType(frame.pict_type).name
-        raise needs_transcode(path, f"frame {index} is a {kind}-frame")
+        raise needs_transcode(
+            path, f"frame {number} is {'an' if kind == 'S' else 'a'} {kind}-frame"
+        )
 
 
-def _groups(path: Path, frames: Iterable[av.VideoFrame]) -> Iterator[list[av.VideoFrame]]:
+def _groups(frames: Iterable[_Numbered]) -> Iterator[list[_Numbered]]:
     """Frames to be read together: of one GOP, and few enough to hold in memory."""
     group = []
     try:
-        for index, frame in enumerate(frames):
-            _check_kind(path, frame, index)
-            if group and (frame.pict_type == PictureType.I or len(group) == 16):
+        for one in frames:
+            is_key = one.frame is not None and one.frame.pict_type == PictureType.I
+            if group and (is_key or len(group) == 16):
                 yield group
                 group = []
-            group.append(frame)
+            group.append(one)
     except VideoError:
         if group:
             yield group  # what came before the damage is good
@@ -203,30 +250,26 @@ class Reader:
 
     def __init__(self, path: Path, *, accumulate: bool, subpixel: bool):
         self.path, self.accumulate, self.subpixel = path, accumulate, subpixel
-        self.index, self.gop_index, self.gop_position = -1, -1, -1  # of the last frame
+        self.gop_index, self.gop_position = -1, -1  # of the last frame
         self._reference: _Picture | None = None
         # dx and dy since the I-frame: float32 (H, W, 1) each, padded as vectors.carry wants it
         self._way: list[np.ndarray] | None = None
         self._reformatter = VideoReformatter()
 
-    def read(
-        self, group: list[av.VideoFrame | None], wanted: Container[int] | None = None
-    ) -> Iterator[CompressedFrame]:
-        """Take the next frames, of one GOP; yield those wanted, or all.
-
-        A frame that neither is wanted nor referred to by a wanted one may be None.
-        """
-        height, width = group[0].height, group[0].width
-        numbers = range(self.index + 1, self.index + 1 + len(group))
-        shown = [wanted is None or number in wanted for number in numbers]
+    def read(self, group: list[_Numbered]) -> Iterator[CompressedFrame]:
+        """Take the next frames, of one GOP; yield those wanted."""
+        sizes = [(one.frame.height, one.frame.width) for one in group if one.frame is not None]
+        if not sizes:
+            self.gop_position += len(group)
+            return
+        height, width = sizes[0]
         blocks = [
-            _motion_vectors(frame) if show or self.accumulate else _NO_VECTORS
-            for frame, show in zip(group, shown, strict=True)
+            motion_vectors(self.path, frame, number) if wanted or self.accumulate else _NO_VECTORS
+            for frame, number, wanted in group
         ]
         if not self.subpixel:
             blocks = vectors.whole_pixel_moves(blocks, height, width)
-        for frame, moves, show in zip(group, blocks, shown, strict=True):
-            self.index += 1
+        for (frame, number, wanted), moves in zip(group, blocks, strict=True):
             self.gop_position += 1
             if frame is None:
                 continue
@@ -234,20 +277,20 @@ class Reader:
             if frame.pict_type == PictureType.I:
                 self.gop_index, self.gop_position = self.gop_index + 1, 0
                 self._reference, self._way = picture, None
-                if show:
+                if wanted:
                     motion = np.zeros((2, height, width), np.float32)
-                    yield self._frame(picture, motion, np.zeros((3, height, width), np.int16))
+                    residual = np.zeros((3, height, width), np.int16)
+                    yield self._frame(number, picture, motion, residual)
                 continue
             if self._reference is None:
                 raise needs_transcode(self.path, "begins with a P-frame without its I-frame")
             if picture.size != self._reference.size:
-                found = f"the picture size changes at frame {self.index}"
-                raise needs_transcode(self.path, found)
-            if show or self.accumulate:
-                motion, predicted = self._predict(moves, height, width, show)
-            if show:
+                raise needs_transcode(self.path, f"the picture size changes at frame {number}")
+            if wanted or self.accumulate:
+                motion, predicted = self._predict(moves, height, width, wanted)
+            if wanted:
                 residual = np.subtract(picture.rgb, predicted, dtype=np.int16)
-                yield self._frame(picture, motion, residual.transpose(2, 0, 1))
+                yield self._frame(number, picture, motion, residual.transpose(2, 0, 1))
             if not self.accumulate:
                 self._reference = picture
 
@@ -283,17 +326,29 @@ class Reader:
             way[:height, :width, 0] += step
         return np.stack([way[:height, :width, 0] for way in self._way])
 
-    def _frame(self, picture: _Picture, motion, residual) -> CompressedFrame:
+    def _frame(self, number: int, picture: _Picture, motion, residual) -> CompressedFrame:
         _ = picture.reference  # copied now: the caller may change rgb before the next frame
         key = self.gop_position == 0
         return CompressedFrame(
-            self.index, self.gop_index, self.gop_position, key, picture.rgb, motion, residual
+            number, self.gop_index, self.gop_position, key, picture.rgb, motion, residual
         )
 
 
-def _motion_vectors(frame: av.VideoFrame) -> np.ndarray:
-    exported = frame.side_data.get("MOTION_VECTORS")
-    return np.frombuffer(exported, vectors.VECTOR) if exported else _NO_VECTORS
+def motion_vectors(path: Path, frame: av.VideoFrame, number: int) -> np.ndarray:
+    """The vectors that the decoder exports with a frame: ``(K,)``, one row per block.
+
+    Raises:
+        VideoError: they are of fields, not frames.
+    """
+    exported = side_data(frame, "MOTION_VECTORS")
+    if not exported:
+        return _NO_VECTORS
+    blocks = np.frombuffer(exported, vectors.VECTOR)
+    if (blocks["w"] != blocks["h"]).any():
+        # Each field (every other row) of a macroblock has a vector of its own. FFmpeg gives both as
+        # if they were of its upper and lower half, and does not say which field they refer to.
+        raise needs_transcode(path, f"frame {number} is interlaced and has vectors of fields")
+    return blocks
 
 
 _NO_VECTORS = np.empty(0, vectors.VECTOR)

@@ -8,10 +8,11 @@ from pathlib import Path
 import av
 import numpy as np
 from av.video.frame import PictureType
-from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
+from av.video.reformatter import VideoReformatter
 
 from dmclib import files
-from dmclib.codec.container import AV_ERRORS, damaged, decoded, frame_rate, opened, upright
+from dmclib.codec.container import AV_ERRORS, damaged, frame_rate, opened, shown, url
+from dmclib.codec.pictures import letterboxed, to_yuv
 from dmclib.errors import OutputError, VideoError
 
 _CONTAINERS = {".mp4": "mp4", ".m4v": "m4v"}  # .m4v: a bare stream, as CoViAR's
@@ -59,7 +60,7 @@ def encode(
                     "give all frames one size."
                 )
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
-            yield _to_yuv(frame, reformatter, size)
+            yield to_yuv(frame, reformatter, size)
 
     _write(checked(), path, fps=Fraction(fps), gop=gop, quantizer=quantizer)
 
@@ -76,8 +77,9 @@ def transcode(
 ) -> None:
     """Turn any readable video into a clip as :func:`encode` makes it.
 
-    Every decoded frame is kept, in order, upright and scaled to ``size``, by default whatever its
-    shape, as CoViAR scales every video to 340x256. One frame is in memory at a time.
+    Every frame that the video shows is kept, in order, upright and scaled to ``size``, by default
+    whatever its shape, as CoViAR scales every video to 340x256. Frames before the first I-frame are
+    left out with a warning. One frame is in memory at a time.
 
     Args:
         source: any video that FFmpeg reads.
@@ -93,21 +95,27 @@ def transcode(
             range.
     """
     source, target = Path(source), Path(target)
-    reformatter, convert = VideoReformatter(), _letterbox if letterbox else _to_yuv
+    reformatter, convert = VideoReformatter(), letterboxed if letterbox else to_yuv
     _check_size(target, size)
 
     with opened(source) as (container, stream):
 
         def scaled() -> Iterator[av.VideoFrame]:
-            for frame in islice(decoded(source, container, stream), frames):
+            for frame in islice(shown(source, container, stream), frames):
                 try:
-                    yuv = convert(upright(frame, reformatter), reformatter, size)
+                    yuv = convert(frame, reformatter, size)
                 except AV_ERRORS as error:
                     found = f"a picture cannot be scaled ({error})"
                     raise damaged(source, found) from error
                 yield yuv
 
-        _write(scaled(), target, fps=frame_rate(stream), gop=gop, quantizer=quantizer)
+        _write(
+            scaled(),
+            target,
+            fps=frame_rate(source, container, stream),
+            gop=gop,
+            quantizer=quantizer,
+        )
 
 
 def _check_size(path: Path, size: tuple[int, int]) -> None:
@@ -117,45 +125,6 @@ def _check_size(path: Path, size: tuple[int, int]) -> None:
             f"{path}: cannot be {size[0]}x{size[1]} pixels; MPEG-4 stores colour at half size, so "
             "width and height must be even. Crop or pad by a pixel."
         )
-
-
-def _to_yuv(frame: av.VideoFrame, reformatter: VideoReformatter, size: tuple) -> av.VideoFrame:
-    """Convert to what the encoder takes: rounded exactly, in BT.601, which readers assume."""
-    return reformatter.reformat(
-        frame,
-        width=size[0],
-        height=size[1],
-        format="yuv420p",
-        dst_colorspace=Colorspace.ITU601,
-        interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT,
-        threads=1,
-    )
-
-
-def _letterbox(frame: av.VideoFrame, reformatter: VideoReformatter, size: tuple) -> av.VideoFrame:
-    """Convert as :func:`_to_yuv` does, but in the picture's own shape, between two black bars.
-
-    Its sides are rounded to even pixels, and it begins at one, since colour has half the size; so
-    it may lie a pixel off the centre. The frame's pixels are taken as square.
-    """
-    scale = min(size[0] / frame.width, size[1] / frame.height)
-    width, height = (max(2, 2 * round(side * scale / 2)) for side in (frame.width, frame.height))
-    left, top = (size[0] - width) // 4 * 2, (size[1] - height) // 4 * 2
-    picture = _to_yuv(frame, reformatter, (width, height))
-    boxed = av.VideoFrame(*size, "yuv420p")
-    black = (16, 1), (128, 2), (128, 2)  # of brightness and both colours; px to one of theirs
-    for (value, px), source, target in zip(black, picture.planes, boxed.planes, strict=True):
-        whole = _samples(target)
-        whole[:] = value
-        inside = np.s_[top // px : (top + height) // px, left // px : (left + width) // px]
-        whole[inside] = _samples(source)
-    return boxed
-
-
-def _samples(plane: av.video.plane.VideoPlane) -> np.ndarray:
-    """A plane's bytes, (height, width), shared with it."""
-    rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
-    return rows[:, : plane.width]
 
 
 def _write(
@@ -197,7 +166,7 @@ def _encode(
     exact = {"fflags": "+bitexact"}  # no date and no version in the file
     with (
         files.whole(path) as partial,
-        av.open(str(partial), "w", format=_CONTAINERS[path.suffix], options=exact) as out,
+        av.open(url(partial), "w", format=_CONTAINERS[path.suffix], options=exact) as out,
     ):
         stream = out.add_stream("mpeg4", rate=fps)
         stream.width, stream.height, stream.pix_fmt = first.width, first.height, "yuv420p"

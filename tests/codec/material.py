@@ -1,9 +1,12 @@
 """Videos and arrays that several tests of the codec are about."""
 
 import itertools
+from fractions import Fraction
 
 import av
 import numpy as np
+
+from dmclib import codec
 
 FIELDS = [
     *(("source", "i4"), ("w", "u1"), ("h", "u1")),
@@ -73,4 +76,47 @@ def remuxed(source, target, *, cut=0, **options):
                 packet.dts -= cut * packet.duration
                 packet.stream = stream
                 new.mux(packet)
+    return target
+
+
+# --- MPEG-4 Part 2 by hand ----------------------------------------------------------------------
+
+
+def bits(text):
+    """Bits, written as 0 and 1, as bytes; filled up as MPEG-4 does it: a 0, then 1s."""
+    text = text.replace(" ", "") + "0"
+    text += "1" * (-len(text) % 8)
+    return int(text, 2).to_bytes(len(text) // 8, "big")
+
+
+def vop(kind, tick, rest):
+    """A picture's bytes: type 0 to 3 (I, P, B, S), time within its second at 25 ticks, the rest."""
+    return b"\x00\x00\x01\xb6" + bits(f"{kind:02b} 0 1 {tick:05b} 1 {rest}")
+
+
+NOT_CODED = vop(1, 3, "0")  # a P-VOP that says: there is no picture, show the last one again
+
+
+def pieces(path):
+    """A bare stream's headers, and the bytes of each picture with its headers."""
+    data, at, pictures = path.read_bytes(), 0, []
+    for packet in codec.packets(path):
+        pictures.append(data[at : at + packet.size_bytes])
+        at += packet.size_bytes
+    return data[: data.index(b"\x00\x00\x01\xb3")], pictures
+
+
+def contained(stream, target, **options):
+    """The packets of a bare stream in another container, by FFmpeg's own means."""
+    with (
+        av.open(str(stream), format="m4v") as old,
+        av.open(str(target), "w", options=options) as new,
+    ):
+        track = new.add_stream_from_template(old.streams.video[0])
+        track.time_base = Fraction(1, 25)
+        for n, packet in enumerate(p for p in old.demux(video=0) if p.size):
+            packet.pts = packet.dts = n
+            packet.time_base = track.time_base
+            packet.stream = track
+            new.mux(packet)
     return target
