@@ -1,7 +1,6 @@
 """Trouble for a worker; a file of its own, because a worker loads all that this one imports."""
 
 import os
-import resource
 import signal
 import time
 from pathlib import Path
@@ -12,7 +11,7 @@ from dmclib.prepare import video
 
 def make(acts: dict[str, str], task):
     """Do as ``video.make``, but run code before a video is transcoded: file's stem -> code."""
-    transcode, limit = codec.transcode, resource.getrlimit(resource.RLIMIT_FSIZE)
+    transcode = codec.transcode
 
     def bad(source, *rest, **settings):
         exec(acts.get(Path(source).stem, ""), {"os": os, "signal": signal, "time": time})
@@ -23,4 +22,3 @@ def make(acts: dict[str, str], task):
         return video.make(task)
     finally:
         codec.transcode = transcode
-        resource.setrlimit(resource.RLIMIT_FSIZE, limit)

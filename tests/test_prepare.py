@@ -548,15 +548,15 @@ def test_workers_that_do_not_start_stop_the_run(original, tmp_path, monkeypatch)
     assert not (tmp_path / "out" / manifest.FILE).exists()
 
 
-# No file may grow beyond this, from some moment on: what a full disk does, without one.
-FULL = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, -1))"
+# What a full disk does, at the clip or at the flow. A limit of the whole process would hit the
+# worker's own files too.
+FULL = f"raise OSError({errno.EFBIG}, os.strerror({errno.EFBIG}))"
 FULL_LATER = f"""
 from dmclib.flow import store
 write = store.write
 def full(*arguments):
-    {FULL}
     store.write = write
-    return write(*arguments)
+    {FULL}
 store.write = full
 """
 
@@ -567,7 +567,7 @@ def test_a_full_disk_stops_the_run_and_the_next_one_goes_on(original, tmp_path, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(video, "make", partial(sabotage.make, {"0": limit, "1": limit}))
         with pytest.raises(DMCError, match=rf"cannot be written \({os.strerror(errno.EFBIG)}\)"):
-            run(root, tmp_path / "out", flow="dis")
+            run(root, tmp_path / "out", flow="dis", jobs=1, scheduler=None)
     left = {path.suffix for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert left <= {".lock", ".mp4"}  # whole clips perhaps, no record, nothing half-written
     assert not list((tmp_path / "out").rglob("*partial*"))

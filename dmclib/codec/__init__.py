@@ -10,6 +10,7 @@ from dmclib.codec.index import VideoInfo as VideoInfo
 from dmclib.codec.index import packets as packets
 from dmclib.codec.index import probe as probe
 from dmclib.codec.pictures import decode_rgb as decode_rgb
+from dmclib.codec.prediction import prediction_share as prediction_share
 from dmclib.codec.read import CompressedFrame as CompressedFrame
 from dmclib.codec.read import read_at as read_at
 from dmclib.codec.read import read_frames as read_frames
