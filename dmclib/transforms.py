@@ -109,9 +109,9 @@ def normalize(sample: Sample) -> Sample:
     is the authors' to the digit, so a zero residual becomes 0.0086 (R), 0.0088 (G), 0.0087 (B).
     """
     std = sample.residual.new_tensor(IMAGENET_STD).view(1, 3, 1, 1)
-    return sample.map(
-        lambda px: px.clamp(-LIMIT_PX, LIMIT_PX) / (2 * LIMIT_PX * MOTION_STD),
-        lambda levels: ((levels + 128).clamp(0, 255) / 255 - 0.5) / std,
+    return sample.map(  # in place after the first step, which saves as much time again
+        lambda px: px.clamp(-LIMIT_PX, LIMIT_PX).div_(2 * LIMIT_PX * MOTION_STD),
+        lambda levels: (levels + 128).clamp_(0, 255).div_(255).sub_(0.5).div_(std),
     )
 
 
@@ -150,14 +150,21 @@ def augment(
     mirror = torch.rand(draws, generator=generator) < 0.5
     scale, corner, mirror = (x.repeat_interleave(together, 0) for x in (scale, corner, mirror))
     frame = sample.motion.shape[-2:]
-    items = []
+
+    def empty(x: Tensor) -> Tensor:
+        return x.new_empty(count, x.shape[1], *size)
+
+    whole = sample.map(empty, empty)
     for i in range(count):  # faster than one grid_sample, and exact where nothing is resized
         height, width = _window(frame, size, scale[i].item())
         top = int(corner[i, 0] * (frame[0] - height + 1))
         left = int(corner[i, 1] * (frame[1] - width + 1))
         item = resize(crop(sample[i : i + 1], top, left, height, width), size)
-        items.append(flip(item, keep_dx=keep_dx) if mirror[i] else item)
-    return join(items)
+        item = flip(item, keep_dx=keep_dx) if mirror[i] else item
+        for target, x in zip(vars(whole).values(), vars(item).values(), strict=True):
+            if target is not None:
+                target[i] = x[0]
+    return whole
 
 
 def center_crop(sample: Sample, size: tuple[int, int], scale: float = 0.875) -> Sample:
