@@ -25,12 +25,15 @@ from urllib.parse import urlsplit
 from dmclib.errors import DMCError
 
 CONNECT_SECONDS = 10
+NO_WORKER_SECONDS = 600  # a run that has had no worker for so long ends
+LOOK_SECONDS = 1  # how often :meth:`Workers.each` looks for workers that came or went
 LOST = object()  # stands for the answer of a task whose worker was lost
 
 # Of the workers on this machine; whoever starts a scheduler configures its own.
 _CONFIG = {
     "distributed.scheduler.allowed-failures": 0,  # callers try again by themselves
-    # A lost worker is replaced, however long its start takes on a busy machine.
+    # Dask closes a worker for good that takes longer than this to start again, 15 s by default. On
+    # a busy machine all take longer, and none would be left.
     "distributed.deploy.lost-worker-timeout": "1 day",
     # What is in a worker's memory is one task's, so there is nothing to spill or to wait for.
     **dict.fromkeys(
@@ -51,11 +54,32 @@ class Workers:
     def __init__(self, client: Any):
         self._client = client
         self._executor = client.get_executor(pure=False)  # what was answered once may have changed
+        self._alone_since: float | None = None  # when ``count`` first saw no worker
+
+    @property
+    def address(self) -> str:
+        """The address of their scheduler."""
+        return self._client.scheduler.address
 
     @property
     def count(self) -> int:
-        """How many tasks can run at once: the workers' threads, at least 1."""
-        return max(1, sum(self._client.nthreads().values()))
+        """How many tasks can run at once: the workers' threads, at least 1.
+
+        Raises:
+            DMCError: whoever asks has found no worker for :data:`NO_WORKER_SECONDS`.
+        """
+        threads = sum(self._client.nthreads().values())
+        if threads:
+            self._alone_since = None
+        elif self._alone_since is None:
+            self._alone_since = time.monotonic()
+        elif time.monotonic() - self._alone_since > NO_WORKER_SECONDS:
+            raise DMCError(
+                f"The cluster at {self.address} has had no worker for {NO_WORKER_SECONDS / 60:g} "
+                "minutes. Start workers there (see what `dmc doctor` says if this machine's do not "
+                "start), then run it again; what is done stays."
+            )
+        return max(1, threads)
 
     def submit(self, function: Callable, *arguments: Any) -> Future:
         """Hand out one task; :func:`answer` gives what came of it."""
@@ -74,6 +98,9 @@ class Workers:
 
         Yields:
             Job and answer, :data:`LOST` where the task took its worker with it.
+
+        Raises:
+            DMCError: there has been no worker for :data:`NO_WORKER_SECONDS`.
         """
         jobs, running = iter(jobs), {}
         while True:
@@ -81,8 +108,10 @@ class Workers:
                 running[self.submit(_guarded, function, patience_seconds, job)] = job
             if not running:
                 return
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                yield running.pop(future), answer(future)
+            done = wait(running, LOOK_SECONDS, return_when=FIRST_COMPLETED).done
+            answers = [(running.pop(future), answer(future)) for future in done]
+            del done  # Dask would do a task again whose future we hold and whose worker is lost
+            yield from answers
 
 
 @contextmanager

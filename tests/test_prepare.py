@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 
 import av
-import dask
 import numpy as np
 import pytest
 import torch
@@ -34,14 +33,11 @@ from tests import sabotage
 @pytest.fixture(scope="module", autouse=True)
 def scheduler():
     """Two workers for this file, each of which takes seconds to start."""
-    own = {"distributed.scheduler.allowed-failures": 0}
-    how = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0"}
-    with dask.config.set(own), LocalCluster(**how, silence_logs=50) as started:
-        SETTINGS["scheduler"] = started.scheduler_address
-        yield started.scheduler_address
+    with cluster.workers(2) as started:
+        SETTINGS["scheduler"] = started.address
+        yield started.address
 
 
-LOST_WORKERS = pytest.mark.skip(reason="a lost worker is not always replaced: the run may wait")
 SETTINGS = {"flow": "none"}  # of ``run``
 
 
@@ -518,7 +514,6 @@ def coarse(picture):
 LOST = "the process that prepared it was lost, twice: it crashed, ran out of memory, or did nothing"
 
 
-@LOST_WORKERS
 def test_a_worker_that_is_lost_costs_one_video(tmp_path, monkeypatch):
     root, mark = videos(tmp_path / "videos", classes=2, each=1), tmp_path / "mark"
     acts = {
@@ -540,6 +535,27 @@ def test_a_worker_that_is_lost_costs_one_video(tmp_path, monkeypatch):
     lost = [f"class0/{name}.mp4" for name in ("crashes", "ends", "hangs", "hangs_in_c")]
     assert reasons == {name: f"{name}: {LOST} for 3 seconds." for name in lost}
     assert mark.exists()
+
+
+def test_every_task_is_answered_once_while_workers_die_one_after_another(scheduler):
+    signals = [0, signal.SIGKILL, 0, signal.SIGSEGV, 0, signal.SIGABRT] * 2  # 0 does nothing
+    code = "__import__('signal').raise_signal({}) or {}"
+    jobs = [(code.format(int(each), n),) for n, each in enumerate(signals)]
+    with cluster.workers(scheduler=scheduler) as workers:
+        answers = list(workers.each(eval, jobs))
+    assert len(answers) == len(jobs)
+    wanted = [n if each == 0 else cluster.LOST for n, each in enumerate(signals)]
+    assert dict(answers) == dict(zip(jobs, wanted, strict=True))
+
+
+def test_a_cluster_that_has_no_worker_for_long_ends_the_run(original, tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "NO_WORKER_SECONDS", 0.5)
+    how = {"n_workers": 0, "dashboard_address": ":0", "silence_logs": 50}
+    with (
+        LocalCluster(**how) as empty,
+        pytest.raises(DMCError, match=r"The cluster at tcp://\S+ has had no worker for .* minutes"),
+    ):
+        run(original[0], tmp_path / "out", scheduler=empty.scheduler_address)
 
 
 def test_workers_that_do_not_start_stop_the_run(original, tmp_path, monkeypatch):
@@ -721,7 +737,6 @@ codec.transcode = hang
 """
 
 
-@LOST_WORKERS
 def test_neither_a_killed_worker_nor_a_file_that_hangs_shows_in_the_manifest(tmp_path, monkeypatch):
     root = videos(tmp_path / "videos", each=10, count=13)
     unreadable = root / "class0" / "hangs.mp4"

@@ -8,13 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from shutil import rmtree
 
-import dask
 import psutil
 import pytest
 import torch
-from distributed import LocalCluster
 
-from dmclib import data, files, paths, training
+from dmclib import cluster, data, files, paths, training
 from dmclib.data import DataConfig
 from dmclib.errors import DMCError
 from dmclib.reproduce import jobs
@@ -315,13 +313,11 @@ def test_the_bar_moves_when_a_training_does_and_leaves_nothing(monkeypatch, stan
 
 
 @pytest.fixture
-def scheduler(tmp_path, monkeypatch):
+def scheduler(monkeypatch):
     """The address of two workers in processes of their own, which have the same cache."""
     monkeypatch.setenv("DMC_CACHE", str(paths.CACHE))
-    how = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0", "silence_logs": 50}
-    own = {"temporary-directory": str(tmp_path / "dask")}
-    with dask.config.set(own), LocalCluster(**how) as started:
-        yield started.scheduler_address
+    with cluster.workers(2) as started:
+        yield started.address
 
 
 def wait_for(condition, seconds=120):
@@ -333,7 +329,6 @@ def wait_for(condition, seconds=120):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("frames")
-@pytest.mark.skip(reason="a lost worker is not always replaced: the run may wait")
 def test_a_lost_worker_costs_its_own_training_some_epochs_and_no_bit(scheduler):
     lost, other = config(epochs=8), config(epochs=8, seed=1)
     scores = training.fit(lost)
@@ -353,7 +348,6 @@ def test_a_lost_worker_costs_its_own_training_some_epochs_and_no_bit(scheduler):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("frames")
-@pytest.mark.skip(reason="a lost worker is not always replaced: the run may wait")
 def test_on_workers_failures_have_their_sentence_and_ctrl_c_ends_trainings(scheduler, monkeypatch):
     damaged, going = config(), config(epochs=400, seed=1)
     damaged.folder.mkdir(parents=True)
