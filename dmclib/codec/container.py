@@ -92,7 +92,7 @@ def _undecodable(path: Path, error: Exception) -> VideoError:
 def opened(path: str | Path, *, codec: str | None = None) -> Iterator[tuple]:
     """Open ``path`` and give its container and best video stream, of ``codec`` if one is named.
 
-    The best stream is FFmpeg's choice: no cover, and rather the film than its thumbnail.
+    The best stream is FFmpeg's choice, but no cover, and no single frame beside a film.
     """
     path = Path(path)
     if "\0" in str(path) or not path.is_file():
@@ -116,7 +116,8 @@ def opened(path: str | Path, *, codec: str | None = None) -> Iterator[tuple]:
             found = ", ".join(sorted({s.type for s in container.streams})) or "no stream"
             raise VideoError(f"{path}: holds {found} but no video. Give a video file.")
         best = container.streams.best("video")
-        stream = best if best in streams else streams[0]
+        films = [s for s in streams if s.frames != 1] or streams  # a thumbnail is one frame
+        stream = best if best in films else films[0]
         context = stream.codec_context
         if context is None:
             raise VideoError(

@@ -72,20 +72,14 @@ def turn(picture: np.ndarray, by: Turns) -> np.ndarray:
 def to_yuv(
     frame: av.VideoFrame, reformatter: VideoReformatter, size: tuple[int, int]
 ) -> av.VideoFrame:
-    """Convert to what the encoder takes, upright, of ``size`` (width, height).
+    """Convert to what the encoder takes, of ``size`` (width, height).
 
     Rounded exactly; in BT.601 of limited range, which readers of MPEG-4 assume.
     """
-    by = turns(frame)
-    if frame.format.is_rgb:
-        # A new frame without tags: for swscale the place of colour samples that some decoders name
-        # is that of the result, half a pixel beside where it is put otherwise.
-        rgb = np.ascontiguousarray(to_rgb(frame, reformatter))
-        frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
-    yuv = reformatter.reformat(
+    return reformatter.reformat(
         frame,
-        width=size[by[0]],
-        height=size[not by[0]],
+        width=size[0],
+        height=size[1],
         format="yuv420p",
         src_colorspace=_matrix(frame),
         dst_colorspace=Colorspace.ITU601,
@@ -93,6 +87,19 @@ def to_yuv(
         interpolation=_EXACT,
         threads=1,
     )
+
+
+def upright(
+    frame: av.VideoFrame, reformatter: VideoReformatter, size: tuple[int, int]
+) -> av.VideoFrame:
+    """Convert a decoded frame as :func:`to_yuv` does, turned as a player shows it."""
+    by = turns(frame)
+    if frame.format.is_rgb:
+        # A new frame without tags: for swscale the place of colour samples that some decoders name
+        # is that of the result, half a pixel beside where it is put otherwise.
+        rgb = np.ascontiguousarray(to_rgb(frame, reformatter))
+        frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
+    yuv = to_yuv(frame, reformatter, (size[by[0]], size[not by[0]]))
     if not any(by):
         return yuv
     turned = av.VideoFrame(*size, "yuv420p")
@@ -104,7 +111,7 @@ def to_yuv(
 def letterboxed(
     frame: av.VideoFrame, reformatter: VideoReformatter, size: tuple[int, int]
 ) -> av.VideoFrame:
-    """Convert as :func:`to_yuv` does, but in the picture's own shape, between two black bars.
+    """Convert as :func:`upright` does, but in the picture's own shape, between two black bars.
 
     Its sides are rounded to even pixels, and it begins at one, since colour has half the size; so
     it may lie a pixel off the centre. The frame's pixels are taken as square.
@@ -113,7 +120,7 @@ def letterboxed(
     scale = min(size[0] / sides[0], size[1] / sides[1])
     width, height = (max(2, 2 * round(side * scale / 2)) for side in sides)
     left, top = (size[0] - width) // 4 * 2, (size[1] - height) // 4 * 2
-    picture = to_yuv(frame, reformatter, (width, height))
+    picture = upright(frame, reformatter, (width, height))
     boxed = av.VideoFrame(*size, "yuv420p")
     black = (16, 1), (128, 2), (128, 2)  # of brightness and both colours; px to one of theirs
     for (value, px), source, target in zip(black, picture.planes, boxed.planes, strict=True):

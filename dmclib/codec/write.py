@@ -12,7 +12,7 @@ from av.video.reformatter import VideoReformatter
 
 from dmclib import files
 from dmclib.codec.container import AV_ERRORS, damaged, frame_rate, opened, shown, url
-from dmclib.codec.pictures import letterboxed, to_yuv
+from dmclib.codec.pictures import letterboxed, to_yuv, upright
 from dmclib.errors import OutputError, VideoError
 
 _CONTAINERS = {".mp4": "mp4", ".m4v": "m4v"}  # .m4v: a bare stream, as CoViAR's
@@ -95,7 +95,7 @@ def transcode(
             range.
     """
     source, target = Path(source), Path(target)
-    reformatter, convert = VideoReformatter(), letterboxed if letterbox else to_yuv
+    reformatter, convert = VideoReformatter(), letterboxed if letterbox else upright
     _check_size(target, size)
 
     with opened(source) as (container, stream):

@@ -52,10 +52,12 @@ def same(a, b):
     )
 
 
-def foreign(path, name="mjpeg", *, pix_fmt="yuvj420p", frames=20, container=None, **options):
+def foreign(
+    path, name="mjpeg", *, pix_fmt="yuvj420p", frames=20, rate=25, container=None, **options
+):
     """Encode the moving pictures by FFmpeg's own means."""
     with av.open(str(path), "w", format=container) as out:
-        stream = out.add_stream(name, rate=25)
+        stream = out.add_stream(name, rate=rate)
         stream.width, stream.height, stream.pix_fmt = 50, 34, pix_fmt
         stream.codec_context.options = options
         for n, picture in enumerate(moving_pictures(frames)):

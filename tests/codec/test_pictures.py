@@ -102,6 +102,8 @@ SOURCES = {
     "png, grey": ("mov", "png", "gray", {}),
     "apng": ("apng", "apng", "rgb24", {}),
     "ffv1 gbrp, 12 bits": ("mkv", "ffv1", "gbrp12le", {}),
+    # It also names a place of the colour samples, which RGB does not have.
+    "jpeg 2000": ("mkv", "jpeg2000", "rgb24", {"pred": "1", "chroma_sample_location": "topleft"}),
     "raw": ("avi", "rawvideo", "bgr24", {}),
     "mpeg-4": ("avi", "mpeg4", "yuv420p", {"qmin": "1", "qmax": "1"}),
 }
