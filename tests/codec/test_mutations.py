@@ -28,7 +28,7 @@ FOREIGN = {
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory):
-    """Ten small videos in seven containers and seven codecs."""
+    """Ten small videos in eight containers and six codecs."""
     folder = tmp_path_factory.mktemp("sources")
     for suffix in ("mp4", "m4v"):
         codec.encode(moving_pictures(20), folder / f"ours.{suffix}", gop=8)
