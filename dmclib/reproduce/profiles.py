@@ -30,6 +30,12 @@ from dmclib.files import PACKAGE
 
 Settings = dict[str, dict]  # "" (every notebook) or a notebook's number -> parameter -> value
 MAX_PROFILE_BYTES = 100_000  # a profile is a page; whatever is larger is another file
+# Parameters that name a file or folder; of each the words that are no path.
+_PATHS = {
+    **dict.fromkeys(("data_folder", "prepared_folder"), ()),
+    **dict.fromkeys(("video", "raft_weights", "scores_folder"), ()),
+    "imagenet": ("none", "auto"),
+}
 # Where the videos are, and how a profile that asks for them is given them.
 PLACES = {
     "data_folder": "--data FOLDER",
@@ -95,7 +101,9 @@ def plan(
     if data is not None:
         if not Path(data).is_dir():
             raise DMCError(f"{data} is not a folder: --data needs the folder of the real videos.")
-        from_line.setdefault("", {})["data_folder"] = str(Path(data).resolve())
+        from_line.setdefault("", {})["data_folder"] = str(Path(data))
+    for given in (*from_profile.values(), *from_line.values()):
+        _resolve_paths(given)
 
     running = {path: known for path, known in known_in.items() if wanted is None or path in wanted}
     _check(from_profile, running, place=str(source))
@@ -124,9 +132,6 @@ def plan(
                 for key, value in given.get(scope, {}).items():
                     if key in known and value is not None:
                         parameters[key] = _fit(value, known[key], f"{path.stem}.{key}")
-        for place in PLACES.keys() & parameters.keys():
-            if parameters[place]:  # a kernel runs elsewhere
-                parameters[place] = str(Path(parameters[place]).resolve())
         content = _videos(parameters)
         steps.append(Step(path, parameters, _fingerprint(path, parameters, library + content)))
     return steps
@@ -230,6 +235,14 @@ def _read_settings(lines: Sequence[str], known_in: dict[Path, dict]) -> Settings
         scope = _find(notebook, known_in, place=f"--set {line}").stem[:2] if dot else ""
         settings.setdefault(scope, {})[parameter] = value
     return settings
+
+
+def _resolve_paths(given: dict) -> None:
+    """Make paths absolute, from where the user stands: a kernel runs elsewhere."""
+    for name, words in _PATHS.items():
+        value = given.get(name)
+        if value and isinstance(value, str) and value not in words:
+            given[name] = str(Path(value).expanduser().resolve())
 
 
 def _add_numbers(

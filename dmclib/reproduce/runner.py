@@ -14,18 +14,29 @@ from pathlib import Path
 
 import nbformat
 import papermill
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError, strip_color
 from rich.console import Console
 from rich.progress import Progress, ProgressColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
+from traitlets import default
 
 from dmclib import cluster, files, paths, results
 from dmclib.data import corpora
 from dmclib.errors import DMCError
 from dmclib.reproduce.profiles import Step, plan
 from dmclib.reproduce.runs import Runs
+
+
+class _OwnKernel(AsyncKernelManager):
+    """Starts this interpreter; other installations have a kernel called python3 too."""
+
+    @default("kernel_spec_manager")
+    def _own(self) -> KernelSpecManager:
+        return KernelSpecManager(kernel_dirs=[])  # so that ipykernel's own is left
 
 
 class NotebookFailed(DMCError):
@@ -119,7 +130,8 @@ def _execute(step: Step, target: Path) -> None:
                 step.notebook,
                 partial,
                 parameters=step.parameters,
-                kernel_name="python3",  # this interpreter's own, whatever the file was saved with
+                kernel_name="python3",  # whatever the file was saved with
+                kernel_manager_class=_OwnKernel,
                 progress_bar=False,
                 cwd=step.notebook.parent,
                 # its own log goes to our terminal; what the notebook says goes to the notebook

@@ -205,6 +205,32 @@ def test_a_profile_of_prepared_clips_must_be_given_a_folder_of_them(suite, prepa
     assert got["06_ablations"]["prepared_folder"] == str(prepared)
 
 
+PLACED = """
+video: str = ""  # one of your own
+raft_weights: str = ""  # a file
+scores_folder: str = ""  # the authors'
+imagenet: str = "none"  # none, auto or a folder
+"""
+
+
+def test_paths_are_relative_to_where_the_user_stands(suite, monkeypatch):
+    write(paths.NOTEBOOKS, "01_clip", PLACED)
+    (suite / "clips").mkdir()
+    monkeypatch.chdir(suite / "clips")
+    monkeypatch.setenv("HOME", "/home/me")
+    given = ["video=12:30.mp4", "raft_weights=../raft.pth", "01.scores_folder=~/exp_my"]
+    got = parameters("smoke", settings=[*given, "imagenet=weights", "data_folder=."])
+    assert got["01_clip"] == {
+        "video": str(suite / "clips" / "12:30.mp4"),
+        "raft_weights": str(suite / "raft.pth"),
+        "scores_folder": "/home/me/exp_my",
+        "imagenet": str(suite / "clips" / "weights"),
+    }
+    assert got["06_ablations"]["data_folder"] == str(suite / "clips")
+    got = parameters("smoke", settings=["imagenet=auto", "video="])
+    assert got["01_clip"] == {"imagenet": "auto"}
+
+
 def test_a_prepared_folder_is_not_for_a_profile_of_other_videos(suite, prepared):
     write_profile("epochs: 4\n")
     given = [f"prepared_folder={prepared}"]

@@ -174,6 +174,20 @@ def test_a_dead_kernel_is_said_in_a_sentence_with_its_cell(tmp_path, monkeypatch
     assert (paths.RESULTS / "smoke" / "runs" / "00_first.failed.ipynb").is_file()
 
 
+def test_another_installations_kernel_called_python3_is_not_taken(tmp_path, monkeypatch):
+    use_folder(monkeypatch, tmp_path)
+    foreign = tmp_path / "jupyter" / "kernels" / "python3"
+    foreign.mkdir(parents=True)
+    argv = ["false", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    kernel = {"argv": argv, "display_name": "Python 3", "language": "python"}
+    (foreign / "kernel.json").write_text(json.dumps(kernel))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    cell = f"import sys\nassert sys.executable == {sys.executable!r}, sys.executable"
+    write(paths.NOTEBOOKS, "00_first", PARAMETERS, cell)
+    runner.reproduce("smoke", console=Console(file=io.StringIO()))
+    assert (paths.RESULTS / "smoke" / "runs" / "00_first.ipynb").is_file()
+
+
 MAIN = """
 import sys
 from pathlib import Path
