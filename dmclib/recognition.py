@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -141,7 +142,8 @@ def score_split(
     count = "" if first is None else f"-{first}"
     code = files.code_digest("fast", "recognition")  # that of training is in the folder's name
     target = config.folder / f"clips-{split}{count}-{code}.safetensors"
-    if target.exists():
+    with suppress(ScoreFileError):  # not there, or cut short
+        read_scores(target)
         return target
     networks = training.load_networks(config).to(machine.choose_device(device))
     dataset = config.data.open()

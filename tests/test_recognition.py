@@ -160,6 +160,16 @@ def test_a_split_is_scored_once_clip_by_clip_and_its_streams_fuse(puppets, monke
     assert recognition.score_split(config) == files["motion"]
 
 
+def test_scores_that_are_cut_short_are_made_again(puppets):
+    file = recognition.score_split(puppets["motion"])
+    whole = file.read_bytes()
+    scores = recognition.read_scores(file).scores.copy()  # else they would follow the file
+    for damaged in (whole[: len(whole) // 2], b"", bytes(len(whole))):
+        file.write_bytes(damaged)
+        assert recognition.score_split(puppets["motion"]) == file
+        np.testing.assert_array_equal(recognition.read_scores(file).scores, scores)
+
+
 def test_a_few_clips_are_of_every_class_also_where_a_class_stands_together(puppets, monkeypatch):
     class Sorted(data.PuppetActions):  # as videos in folders are
         def clips(self, split):

@@ -13,7 +13,7 @@ from dmclib import codec, files, flow, paths
 from dmclib.data import lists, manifest, puppets
 from dmclib.data.corpora import Corpus, Video
 from dmclib.data.lists import SPLITS
-from dmclib.errors import DatasetError
+from dmclib.errors import DatasetError, VideoError
 from dmclib.flow import store
 
 GOP = 12  # frames from one I-frame to the next (paper, 3.1)
@@ -89,8 +89,8 @@ class PuppetActions:
         return puppets.Recipe(self.classes[clip.label], clip.split, self.seed * 100_000 + number)
 
     def make(self, clip: Clip) -> None:
-        """Render and encode the clip if it is not there."""
-        if not clip.path.exists():
+        """Render and encode the clip if it is not there, or not whole."""
+        if not _is_whole(clip):
             puppet = puppets.Puppet(self.recipe(clip))
             codec.encode(puppet.frames(), clip.path, fps=puppets.FPS, gop=GOP)
 
@@ -156,8 +156,8 @@ class Videos(_Listed):
         super().__init__(found, corpus.lists, split_number, split_seed, corpus.root)
 
     def make(self, clip: Clip) -> None:
-        """Re-encode the source if that has not been done."""
-        if not clip.path.exists():
+        """Re-encode the source if the clip is not there, or not whole."""
+        if not _is_whole(clip):
             codec.transcode(clip.source, clip.path, gop=GOP, letterbox=self._letterbox)
 
     def flow(self, clip: Clip, index: int, previous: np.ndarray, current: np.ndarray) -> np.ndarray:
@@ -210,6 +210,15 @@ def _to_make(video: Video, letterbox: bool) -> Clip:
     name = f"{content}-{code()}" + ("-letterbox" if letterbox else "")
     path = paths.CACHE / "clips" / f"{name}.mp4"
     return Clip(video.name, video.label, "", video.source, path)
+
+
+def _is_whole(clip: Clip) -> bool:
+    """Whether a clip is in the cache with its index, which an .mp4 of ours has at its end."""
+    try:
+        codec.probe(clip.path)
+    except VideoError:
+        return False
+    return True
 
 
 def _split_number(split: str) -> int:

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -160,6 +161,8 @@ def load_frames(
 ) -> Frames:
     """Decode the frames that ``split`` contributes, or take them from the cache.
 
+    A file of the cache that is cut short is made again.
+
     ``workers`` processes (by default one per core) make and decode clips and compute their flow.
     ``first`` limits the number of clips: the frames of a whole corpus fit into no memory.
 
@@ -173,7 +176,7 @@ def load_frames(
     folder = paths.CACHE / "frames" / hashlib.sha256(repr(key).encode()).hexdigest()[:16]
     clips = dataset.clips(split)[:first]
     stored = {clip: folder / f"{clip.path.stem}-{clip.label}.safetensors" for clip in clips}
-    if not all(file.exists() for file in stored.values()):
+    if not all(map(_is_whole, stored.values())):
         _make(dataset, config, stored, workers or os.cpu_count() or 1, f"{dataset.name} {split}")
     parts = [load_file(stored[clip]) for clip in clips]
     joined = {
@@ -193,11 +196,11 @@ def load_frames(
 def _make(
     dataset: Dataset, config: DataConfig, stored: dict[Clip, Path], workers: int, name: str
 ) -> None:
-    """Make the files of ``stored`` that are not there."""
+    """Make the files of ``stored`` that are not there, or not whole."""
     folder = next(iter(stored.values())).parent
     folder.mkdir(parents=True, exist_ok=True)
     with files.held(folder / "lock"):  # two trainings that start together make them once
-        missing = [(dataset, c, config, file) for c, file in stored.items() if not file.exists()]
+        missing = [(dataset, c, config, file) for c, file in stored.items() if not _is_whole(file)]
         with tqdm(total=len(missing), desc=name, unit="clip", leave=False) as bar:
             start = time.monotonic()
             while missing and (workers == 1 or time.monotonic() < start + ALONE_SECONDS):
@@ -213,6 +216,15 @@ def _make(
                             "ran out of memory. Remove the video, or give another copy."
                         )
                     bar.update()
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether a clip's frames are stored; a full disk or a copy that stopped may cut a file."""
+    try:
+        with safe_open(file, "numpy"):
+            return True
+    except (SafetensorError, OSError):
+        return False
 
 
 def _extract(dataset: Dataset, clip: Clip, config: DataConfig, target: Path) -> None:

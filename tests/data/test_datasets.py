@@ -72,6 +72,31 @@ def test_only_what_is_missing_is_made_again(frames, cache):
     assert untouched.stat().st_mtime_ns == before
 
 
+DAMAGE = {
+    "cut short": lambda whole: whole[: len(whole) // 2],
+    "empty": lambda whole: b"",
+    "a web page": lambda whole: b"<!DOCTYPE html><html>login</html>",
+    "zeros": lambda whole: bytes(len(whole)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("folder", ["frames", "puppets"])
+def test_what_is_damaged_in_the_cache_is_made_again(frames, cache, damage, folder):
+    if folder == "frames":
+        file = next(cache.rglob("train_wave_*.safetensors"))
+    else:
+        file = next(cache.rglob("train_wave_*.mp4"))
+        for made in cache.rglob(f"{file.stem}-*.safetensors"):
+            made.unlink()
+    whole = file.read_bytes()
+    file.write_bytes(DAMAGE[damage](whole))
+    again = data.load_frames(TINY, "train", workers=1)
+    for name in ("motion", "residual", "flow", "rgb"):
+        assert torch.equal(getattr(again, name), getattr(frames, name))
+    assert file.read_bytes() == whole
+
+
 def test_smaller_frames_carry_smaller_motion(frames, cache):
     half = data.load_frames(replace(TINY, height=64), "train")
     assert half.motion.shape[2:] == half.rgb.shape[2:] == (64, 64)
