@@ -32,7 +32,7 @@ from dmclib import (
     training,
     transforms,
 )
-from dmclib.codec import CompressedFrame, pictures
+from dmclib.codec import CompressedFrame, container, pictures
 from dmclib.errors import DMCError, OutputError, VideoError
 from dmclib.figures.pictures import RESIDUAL_LEVELS
 from dmclib.reproduce import profiles
@@ -127,7 +127,7 @@ def show(
             raise OutputError(f"{path} is the video itself: give another folder with --out.")
     with tempfile.TemporaryDirectory() as folder:
         clip, says = source, []
-        if not _is_ours(source):
+        if not _is_ours(source, first):
             clip = Path(folder) / "clip.mp4"
             codec.transcode(source, clip, gop=data.GOP, frames=LONGEST)
         info = codec.probe(clip)
@@ -160,18 +160,25 @@ def _config(profile: str) -> TrainConfig | None:
     return experiment.trainings(setting)[experiment.ADV]
 
 
-def _is_ours(path: Path) -> bool:
-    """Whether this file has vectors as in the paper: MPEG-4 Part 2, GOP 12, no B-frames."""
+def _is_ours(path: Path, shown: np.ndarray) -> bool:
+    """Whether this file is as the paper's: MPEG-4 Part 2, GOP 12, no B-frames.
+
+    All of it must have one size, and its first picture be ``shown`` as it is stored, not turned.
+    """
     if codec.probe(path).codec != "mpeg4":
         return False
     keys = [packet.is_key for packet in codec.packets(path)]
     if keys != [n % data.GOP == 0 for n in range(len(keys))]:
         return False
     try:
-        codec.read_at(path, range(min(len(keys), data.GOP)))
+        first, *_ = codec.read_at(path, range(min(len(keys), data.GOP)))
+        for number in range(data.GOP, min(len(keys), LONGEST), data.GOP):
+            (frame,) = codec.read_at(path, [number])  # one by one: of a film they are large
+            if frame.rgb.shape != first.rgb.shape:
+                return False
+        return np.array_equal(first.rgb, shown)
     except VideoError:  # B-frames, or no index; if it is damaged, transcode says so
         return False
-    return True
 
 
 def _scale_and_still(clip: Path, frames: int) -> tuple[float, int]:
@@ -295,7 +302,7 @@ def _write(
         with (
             files.whole(path) as partial,
             files.whole(still) as partial_still,
-            av.open(str(partial), "w", options={"movflags": "+faststart"}) as out,
+            av.open(container.url(partial), "w", options={"movflags": "+faststart"}) as out,
         ):
             stream = out.add_stream(name, rate=fps, options=_ENCODERS[name])
             stream.pix_fmt = "yuv420p"
@@ -304,7 +311,7 @@ def _write(
                     stream.height, stream.width = picture.shape[:2]
                 frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
                 if count == best + 1:
-                    frame.save(str(partial_still))
+                    partial_still.write_bytes(_png(frame))
                 frame.pts, frame.time_base = count - 1, 1 / fps
                 out.mux(stream.encode(frame))
             out.mux(stream.encode(None))
@@ -313,3 +320,11 @@ def _write(
             f"{path}: cannot be written ({error.strerror}). Make room, or give another folder."
         ) from error
     return count
+
+
+def _png(frame: av.VideoFrame) -> bytes:
+    """An RGB frame as a PNG file; FFmpeg's writer of pictures takes a ``%d`` in a name for more."""
+    encoder = av.CodecContext.create("png", "w")
+    encoder.width, encoder.height, encoder.pix_fmt = frame.width, frame.height, "rgb24"
+    encoder.time_base = Fraction(1, 1)
+    return b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)])

@@ -7,6 +7,8 @@ import torch
 
 from dmclib import cli, codec, data, demo, experiment, models, paths, training, weights
 from dmclib.errors import CheckpointError, OutputError, ProfileError, VideoError
+from tests.codec import mp4_maker
+from tests.codec.material import contained
 
 FRAMES = 14  # an I-frame, its GOP, an I-frame and a P-frame
 
@@ -112,6 +114,43 @@ def test_of_a_long_video_the_beginning_is_shown(ours, theirs, tmp_path, monkeypa
         shown = demo.show(source, tmp_path / "out")
         assert shown.frames == codec.probe(shown.clip).frames == 5
         assert "first 5 frames" in shown.says[0]
+
+
+@pytest.mark.parametrize("name", ["12:30.mp4", "http:film.mp4", "-film.mp4", "a%d.mp4", "100%.mp4"])
+def test_a_path_is_a_path(ours, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    ours.rename(name)
+    shown = demo.show(name)
+    stem = name.removesuffix(".mp4")
+    assert sorted(os.listdir(f"{stem}-dmc")) == [f"{stem}-dmc.mp4", f"{stem}-dmc.png"]
+    assert codec.probe(shown.clip).frames == FRAMES
+    assert next(codec.decode_rgb(shown.still)).shape == next(codec.decode_rgb(shown.clip)).shape
+
+
+@pytest.mark.parametrize("suffix", ["m4v", "mp4"])
+def test_a_size_that_changes_in_mid_stream_is_shown_whole(tmp_path, suffix):
+    takes = []
+    for n, (height, width) in enumerate([(64, 96), (48, 64)]):
+        codec.encode(drifting(12, height, width), tmp_path / f"{n}.m4v")
+        takes.append((tmp_path / f"{n}.m4v").read_bytes())
+    (tmp_path / "takes.m4v").write_bytes(b"".join(takes))
+    source = tmp_path / f"takes.{suffix}"
+    if suffix == "mp4":
+        contained(tmp_path / "takes.m4v", source)
+    shown = demo.show(source, tmp_path / "out")
+    assert shown.frames == codec.probe(shown.clip).frames == 24
+
+
+def test_a_mirrored_clip_is_shown_as_a_player_shows_it(ours, tmp_path):
+    run = mp4_maker.description(ours), mp4_maker.samples(ours)
+    mirror = (-1, 0, 0, 1, 96, 0)
+    path = mp4_maker.movie(tmp_path / "film.mp4", [run], size=(96, 64), matrix=mirror)
+    shown = demo.show(path, tmp_path / "out")
+    plain = demo.show(ours, tmp_path / "plain")
+    picture, vectors, _ = panels_of(shown.clip, 3)[5].astype(int)
+    expected, _, _ = panels_of(plain.clip, 3)[5].astype(int)
+    assert np.abs(picture - expected[:, ::-1]).mean() < 20 < np.abs(picture - expected).mean()
+    assert np.median(vectors[..., 0] - vectors[..., 1]) < -60  # to the left: cyan
 
 
 def test_the_video_itself_is_never_written_to(ours, tmp_path):

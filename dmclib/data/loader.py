@@ -172,6 +172,11 @@ class Segments(Dataset):
                     f"{clip.path}: key frames are not {GOP} frames apart (see frame "
                     f"{frame.index}). Prepare the clip again."
                 )
+            if frame.rgb.shape != frames[0].rgb.shape:
+                raise VideoError(
+                    f"{clip.path}: the picture size changes between frames {frames[0].index} and "
+                    f"{frame.index}. Transcode the clip first."
+                )
         motion = torch.from_numpy(np.stack([frame.motion for frame in frames]))
         if pictures:
             rgb = np.stack([frame.rgb for frame in frames]).transpose(0, 3, 1, 2)

@@ -80,6 +80,9 @@ def _batches(path: str | Path, batch: int) -> Iterator[tuple[list[int], transfor
     damage = None
     try:
         for frame in codec.read_frames(path):
+            if frames and frame.rgb.shape != frames[0].rgb.shape:  # a new size, at a key frame
+                yield stacked()
+                frames.clear()
             if not frame.is_key:
                 frames.append(frame)
             if len(frames) == batch:

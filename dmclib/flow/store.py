@@ -56,7 +56,7 @@ def write(path: str | Path, fields: Iterable[np.ndarray]) -> int:
     try:
         with (
             files.whole(path) as partial,
-            av.open(str(partial), "w", format="avi", options=exact) as out,
+            av.open(container.url(partial), "w", format="avi", options=exact) as out,
         ):
             stream = out.add_stream("ffv1", rate=_RATE, options=_FFV1)
             stream.width, stream.height, stream.pix_fmt = first.width, first.height, "gray"
@@ -90,7 +90,8 @@ def read(path: str | Path, frame_indices: Sequence[int]) -> np.ndarray:
         raise VideoError(f"{path}: no such file. Check the path, or prepare the clip again.")
     av.logging.set_level(None)  # as codec.container, which says why
     try:
-        with av.open(str(path), format="avi", options={"protocol_whitelist": "file"}) as file:
+        only = {"protocol_whitelist": "file"}
+        with av.open(container.url(path), format="avi", options=only) as file:
             stream = file.streams.video[0]
             stream.codec_context.thread_count = 1
             size, promised = (stream.height, stream.width), stream.frames

@@ -10,7 +10,7 @@ import av
 import numpy as np
 
 from dmclib import paths
-from dmclib.codec import encode
+from dmclib.codec import container, encode
 
 
 @contextmanager
@@ -28,11 +28,11 @@ def default_clip(clip: str | Path | None = None) -> Iterator[Path]:
 def decode_bare(clip: Path, needed: Container[int]) -> None:
     """Decode the packets with these numbers on one thread, and do nothing else."""
     last = max(needed)
-    with av.open(str(clip)) as container:
-        stream = container.streams.video[0]
+    with av.open(container.url(clip)) as film:
+        stream = film.streams.video[0]
         stream.codec_context.thread_count = 1
         stream.codec_context.options = {"flags2": "+export_mvs"}
-        for n, packet in enumerate(container.demux(stream)):
+        for n, packet in enumerate(film.demux(stream)):
             if n in needed:
                 packet.decode()
             if n == last:

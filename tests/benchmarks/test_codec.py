@@ -45,6 +45,12 @@ def test_reading_is_timed_beside_bare_decoding_of_the_same_frames(clip, monkeypa
         assert row["ours_lower_ms"] <= row["ours_ms"] <= row["ours_upper_ms"]
 
 
+def test_a_clip_is_decoded_by_its_path_whatever_its_name(clip, monkeypatch):
+    monkeypatch.chdir(clip.parent)
+    clip.rename("12:30.mp4")
+    clips.decode_bare("12:30.mp4", range(40))
+
+
 def test_the_other_package_is_timed_where_an_interpreter_has_it(clip, elsewhere):
     row = bench_codec.rows(clip, repeats=2)[-1]
     assert row["frames"] == 5

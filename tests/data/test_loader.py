@@ -1,5 +1,6 @@
 import multiprocessing
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -204,6 +205,14 @@ def test_what_cannot_be_a_sample_is_refused_by_name(tmp_path):
     one = drifting(tmp_path, "one", frames=1)
     with pytest.raises(DatasetError, match=r"one.mp4: a clip of 1 frames.*remove it"):
         Segments([one])[0]
+    takes = b""
+    for side in (32, 48):
+        codec.encode(np.zeros((24, side, side, 3), np.uint8), tmp_path / "take.m4v")
+        takes += (tmp_path / "take.m4v").read_bytes()
+    (tmp_path / "two.m4v").write_bytes(takes)
+    two = replace(one, path=tmp_path / "two.m4v", flow=None)
+    with pytest.raises(VideoError, match=r"two.m4v: the picture size changes between frames"):
+        Segments([two])[0]
     other = drifting(tmp_path, "other", gop=5, flow=False)
     with pytest.raises(VideoError, match=r"other.mp4: key frames are not 12 frames apart"):
         Segments([other], Sampling(segments=25), train=False)[0]

@@ -89,6 +89,23 @@ def test_what_came_before_the_damage_is_scored(clip, network, tmp_path):
     assert found == list(range(1, len(found) + 1))
 
 
+def test_a_size_that_changes_ends_a_batch(tmp_path):
+    bare = b""
+    for height, width in ((48, 64), (32, 48)):
+        codec.encode([np.zeros((height, width, 3), np.uint8)] * 5, tmp_path / "take.m4v")
+        bare += (tmp_path / "take.m4v").read_bytes()
+    (tmp_path / "two.m4v").write_bytes(bare)
+    sizes = []
+
+    def network(motion, residual):
+        sizes.append(len(motion))
+        return torch.zeros(len(motion), 2), motion
+
+    scored = stream.classify(tmp_path / "two.m4v", network, size=(32, 32), batch=3)
+    assert [index for index, _ in scored] == [1, 2, 3, 4, 6, 7, 8, 9]
+    assert sizes == [3, 1, 3, 1]
+
+
 def test_a_batch_of_none_is_refused(clip, network):
     with pytest.raises(ValueError, match="batch is 0"):
         next(stream.classify(clip, network, batch=0))

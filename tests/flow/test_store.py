@@ -34,6 +34,14 @@ def written(path, count=5, **kwargs):
     return fields
 
 
+@pytest.mark.parametrize("name", ["12:30.avi", "http:film.avi", "a%d.avi", "-film.avi"])
+def test_a_path_is_a_path(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    fields = written(name)
+    np.testing.assert_array_equal(store.read(name, range(1, 6)), eight_bits(fields))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def read_or_refused(path, expected):
     """Whether every field comes back as it was; False if the file is refused in a sentence."""
     try:
