@@ -24,24 +24,22 @@ def estimate(
     """Estimate how far each pixel of the current frame has moved since the previous one.
 
     Args:
-        previous: uint8, shape ``(H, W, 3)``, RGB.
-        current: like ``previous``, one frame later.
-        method: "tvl1" is what the paper trains with (section 4.2), OpenCV's, about a second for
+        previous, current: successive frames, uint8, ``(H, W, 3)``, RGB.
+        method: "tvl1" is OpenCV's, with which the paper trains (section 4.2), about a second for
             340x256 on one core; "tvl1-torch" is :mod:`tvl1`, which takes batches and a GPU;
-            "farneback" (14 ms) and "dis" (9 ms) are quick stand-ins. OpenCV's run at its defaults
-            (Farneback has none: we take those of OpenCV's tutorial). "raft" and "raft-small" are
-            torchvision's trained networks, for which weights must be at hand.
-        device: where torch's methods run; OpenCV's have the CPU alone.
-        weights: a file of RAFT's weights, as torchvision publishes them. By default the file of
-            torchvision's own name in the local torch cache; nothing is ever downloaded.
+            "farneback" (14 ms) and "dis" (9 ms) are quick substitutes. OpenCV's methods run at its
+            defaults (Farneback has none: we take those of OpenCV's tutorial). "raft" and
+            "raft-small" are torchvision's trained networks, for which weights must be at hand.
+        device: where torch's methods run; OpenCV's run on the CPU alone.
+        weights: a file of RAFT's weights; by default as for :func:`raft.load`.
 
     Returns:
-        float32, shape ``(2, H, W)``, pixels per frame, module convention.
+        float32, ``(2, H, W)``, pixels per frame, module convention.
 
     Raises:
-        DMCError: if OpenCV's contrib build is not installed, the frames are not two RGB frames of
+        DMCError: OpenCV's contrib build is not installed, the frames are not two RGB frames of
             one size, or ``method`` is unknown.
-        CheckpointError: if RAFT's weights are missing, damaged or of another network.
+        CheckpointError: as :func:`raft.load`.
     """
     return next(estimate_clip([previous, current], method=method, device=device, weights=weights))
 
@@ -54,18 +52,10 @@ def estimate_clip(
     batch: int = 16,
     weights: str | Path | None = None,
 ) -> Iterator[np.ndarray]:
-    """Estimate the flow into each frame of a clip but the first, in one pass.
+    """Yield the flow into each frame of a clip but the first, in one pass; see :func:`estimate`.
 
-    Args:
-        frames: uint8, ``(H, W, 3)``, RGB, all of one size. Read no further than needed.
-        method: as for :func:`estimate`, and so are ``device`` and ``weights``.
-        batch: how many pairs a torch method takes at once; OpenCV's take one.
-
-    Yields:
-        float32, ``(2, H, W)``, as :func:`estimate` gives it, for frames 1, 2, ...
-
-    Raises:
-        DMCError, CheckpointError: as :func:`estimate`, once the first field is asked for.
+    ``frames`` are read no further than needed. A torch method takes ``batch`` pairs at once.
+    Errors are raised once the first field is asked for.
     """
     if method in ("tvl1-torch", "raft", "raft-small"):
         compute = _torch(method, device, weights)
@@ -82,9 +72,8 @@ def _checked(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     for frame in frames:
         size = frame.shape if size is None else size
         if frame.shape != size or frame.ndim != 3 or frame.shape[2] != 3:
-            raise errors.DMCError(
-                f"Flow needs RGB frames of one size (H, W, 3); got {size} and {frame.shape}."
-            )
+            sizes = f"{size} and {frame.shape}"
+            raise errors.DMCError(f"Flow needs RGB frames of one size (H, W, 3); got {sizes}.")
         if frame.dtype != np.uint8:
             raise errors.DMCError(f"Flow needs uint8 frames, 0 to 255; got {frame.dtype}.")
         yield frame
@@ -109,11 +98,7 @@ def _opencv(method: str) -> _Compute:
     if method == "tvl1":
         calc = tvl1().calc
     elif method == "farneback":
-        tutorial = (0.5, 3, 15, 3, 5, 1.2, 0)
-
-        def calc(first, second, start):
-            return cv2.calcOpticalFlowFarneback(first, second, start, *tutorial)
-
+        calc = cv2.FarnebackOpticalFlow_create(3, 0.5, False, 15, 3, 5, 1.2).calc
     elif method == "dis":
         calc = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc
     else:
@@ -121,8 +106,7 @@ def _opencv(method: str) -> _Compute:
 
     def compute(previous, current):
         # OpenCV's flow is defined at its first image and points to the second. Ours is defined at
-        # the current frame and points away from the previous one: first = current, then the other
-        # sign.
+        # the current frame and points away from the previous one: first = current, sign turned.
         for pair in zip(current, previous, strict=True):
             first, second = (cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in pair)
             yield -calc(first, second, None).transpose(2, 0, 1)
@@ -131,14 +115,13 @@ def _opencv(method: str) -> _Compute:
 
 
 def _torch(method: str, device: str, weights: str | Path | None) -> _Compute:
-    # Not above: torch takes seconds to import, and a process that has OpenCV's flow to do needs
-    # none of it.
+    # Not above: torch takes seconds to import, and OpenCV's methods do without it.
     import torch
 
     from dmclib.flow import raft, tvl1
 
     model = None if method == "tvl1-torch" else raft.load(method, path=weights, device=device)
-    # ITU-R BT.601, rounded to whole levels: the grey that OpenCV's methods get.
+    # ITU-R BT.601, rounded to whole levels, as OpenCV makes grey.
     shares = torch.tensor([0.299, 0.587, 0.114], device=device)
 
     def compute(*frames):

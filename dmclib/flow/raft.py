@@ -1,7 +1,6 @@
 """RAFT, torchvision's trained flow networks, from weights that are already here.
 
-Teed and Deng, "RAFT: recurrent all-pairs field transforms for optical flow" (ECCV 2020). Nothing is
-downloaded: weights come from a file that is named, or from the local torch cache.
+Teed and Deng, "RAFT: recurrent all-pairs field transforms for optical flow" (ECCV 2020).
 """
 
 from functools import lru_cache
@@ -34,11 +33,11 @@ def load(network: str, *, path: str | Path | None = None, device: str = "cpu") -
     Args:
         network: "raft" or "raft-small".
         path: a file of weights as torchvision publishes them; by default :func:`weights_path`.
+            Nothing is ever downloaded.
         device: where the network shall run.
 
     Raises:
-        CheckpointError: the file is missing, damaged, not what its name says, or of another
-            network.
+        CheckpointError: as :func:`weights.read_published`.
     """
     return _load(network, Path(path or weights_path(network)), device)
 
@@ -54,16 +53,9 @@ def _load(network: str, path: Path, device: str) -> nn.Module:
 
 @torch.no_grad()
 def estimate(model: nn.Module, previous: Tensor, current: Tensor) -> Tensor:
-    """Estimate how far each pixel of the current frames has moved since the previous ones.
+    """Flow between batches of successive frames, uint8 ``(N, H, W, 3)`` RGB on the model's device.
 
-    Args:
-        model: as :func:`load` gives it.
-        previous: uint8, shape ``(N, H, W, 3)``, RGB, on the model's device.
-        current: like ``previous``, one frame later.
-
-    Returns:
-        float32, shape ``(N, 2, H, W)``: dx, dy in pixels per frame, right and down positive,
-        destination - source, given at the current frame's pixels.
+    Returns float32 ``(N, 2, H, W)``, pixels per frame, in the convention of :mod:`dmclib.flow`.
     """
     height, width = current.shape[1:3]
     # RAFT defines flow at its first picture and lets it point to the second; ours is defined at the

@@ -1,11 +1,9 @@
 """Optical flow of a clip in one file: eight bits per value, and any field read by itself.
 
-A file is a grey FFV1 video in AVI, one picture per field: the bytes of :func:`fields.quantize`, dx
-above dy, and below them a row that begins with their CRC-32. Every picture is an intra picture,
-because a training reads single fields in random order.
-
-The CRC-32 starts from the frame's number, so a field that stands in another one's place is noticed
-too. FFV1 has checksums of its own, but FFmpeg only logs it when they fail.
+A file is a grey FFV1 video in AVI, one intra picture per field: the bytes of
+:func:`fields.quantize`, dx above dy, and below them a row that begins with their CRC-32. It starts
+from the frame's number, so a field in another one's place is noticed too. FFV1 has checksums of its
+own, but FFmpeg only logs it when they fail.
 """
 
 import zlib
@@ -36,16 +34,15 @@ def write(path: str | Path, fields: Iterable[np.ndarray]) -> int:
 
     Args:
         path: the file to write; an old one there is replaced.
-        fields: flow into frames 1, 2, ... of the clip (frame 0 has none): float ``(2, H, W)``,
-            pixels per frame, all of one size. Taken one by one, in one pass. What is beyond 20 px
-            is cut to the ends of :func:`fields.quantize`'s scale, as the authors do.
+        fields: flow into frames 1, 2, ... of the clip: float ``(2, H, W)``, pixels per frame, all
+            of one size. Taken one by one; cut to 20 px, as :func:`fields.quantize` does.
 
     Returns:
         How many fields were written.
 
     Raises:
         VideoError: there is no field, a field of another shape or type, or one with NaN or
-            infinity. Nothing is left behind, nor is it after any other exception.
+            infinity.
         OutputError: the file cannot be written, as on a full disk.
     """
     path, pictures = Path(path), _pictures(Path(path), fields)
@@ -74,13 +71,8 @@ def write(path: str | Path, fields: Iterable[np.ndarray]) -> int:
 def read(path: str | Path, frame_indices: Sequence[int]) -> np.ndarray:
     """Read the flow into some frames; only these are decoded.
 
-    Args:
-        path: a file that :func:`write` made.
-        frame_indices: numbers of frames in the clip, 1 and up, in any order.
-
-    Returns:
-        float32 ``(len(frame_indices), 2, H, W)``, pixels per frame: at most :data:`ERROR_PX` from
-        what was written, cut to 20 px.
+    Frames of the clip have numbers from 1, in any order. Returns float32 ``(frames, 2, H, W)``,
+    pixels per frame: at most :data:`ERROR_PX` from what was written, cut to 20 px.
 
     Raises:
         VideoError: the file is missing, damaged or not ours, or has no flow into one of the frames.

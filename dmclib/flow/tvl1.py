@@ -4,12 +4,12 @@ Source: Zach, Pock and Bischof, "A duality based approach for realtime TV-L1 opt
 2007), in the discretisation of Sanchez, Meinhardt-Llopis and Facciolo (IPOL 2013,
 doi:10.5201/ipol.2013.26), with a median filter between the warps (Wedel et al., "An improved
 algorithm for TV-L1 optical flow", 2009). Weights and scales are OpenCV's defaults for
-``DualTVL1OpticalFlow``, so that the two agree; ``bench_flow.agreement`` says how closely.
+``DualTVL1OpticalFlow``, so that the two agree; ``benchmarks/flow.py`` measures how closely.
 
-What is sought is the flow u that makes the sum of ``|grad u|`` (twice, one for each component) and
-``LAMBDA * |I1(x + u) - I0(x)|`` small. In each warp I1 is linearised around the flow so far; then
-steps alternate between the brightness term, solved pixel by pixel, and the smoothness term, by
-gradient ascent on its dual variable p.
+The flow u minimises the sum of ``|grad u|``, over both components, and
+``LAMBDA * |I1(x + u) - I0(x)|``. Each warp linearises I1 around the present flow; its steps
+alternate between the brightness term, solved pixel by pixel, and the smoothness term, by gradient
+ascent on its dual variable p.
 """
 
 import torch
@@ -20,16 +20,16 @@ from dmclib.errors import DMCError
 
 TAU, LAMBDA, THETA = 0.25, 0.15, 0.3  # time step, weight of brightness (0 to 255), coupling
 SCALES, FACTOR, SMALLEST = 5, 0.8, 16  # the pyramid; no scale has a side under SMALLEST px
-WARPS = 5  # a scale
-# A warp. OpenCV stops when a step changes the flow by 0.01 px or less: here that would be after 19
-# steps on average (four pairs of real clips). A fixed number needs no look at the values, for which
-# a GPU would have to wait, and keeps a pair's flow independent of the pairs beside it.
+WARPS = 5  # per scale
+# Per warp. OpenCV stops when a step changes the flow by 0.01 px or less: here after 19 steps on
+# average (four pairs of real clips). A fixed number spares a GPU the wait for the values, and keeps
+# a pair's flow independent of the other pairs.
 STEPS = 20
 
-# Compare and exchange: the smaller value goes to the first place, the larger to the second.
+# Compare and exchange: the smaller value goes to the first index, the larger to the second.
 _SORT = ((0, 3), (1, 4), (0, 2), (1, 3), (0, 1), (2, 4), (1, 2), (3, 4), (2, 3))  # five values
-# Of 5 x 5 values that ascend along rows and down columns, brings the median to place 17. That every
-# input of zeros and ones comes out right proves it for all; a test does so.
+# Brings the median of 5 x 5 values that ascend along rows and columns to index 17. A test tries
+# every input of zeros and ones, which proves it for all inputs.
 _SELECT = (
     *((11, 15), (17, 21), (3, 7), (13, 16), (7, 13), (8, 15), (17, 15), (9, 13)),
     *((4, 12), (17, 9), (12, 9), (4, 17), (20, 12), (17, 12), (20, 17)),
@@ -39,18 +39,13 @@ _MEDIAN = 17
 
 @torch.no_grad()
 def estimate(previous: Tensor, current: Tensor) -> Tensor:
-    """Estimate how far each pixel of the current frames has moved since the previous ones.
+    """Flow between batches of successive grey frames, ``(N, H, W)``, 0 to 255 in any number type.
 
-    Args:
-        previous: grey frames, 0 to 255 in any number type, shape ``(N, H, W)``, on any device.
-        current: like ``previous``, one frame later.
-
-    Returns:
-        float32, shape ``(N, 2, H, W)``, on the device of the frames: dx, dy in pixels per frame,
-        right and down positive, destination - source, given at the current frame's pixels.
+    Returns float32 ``(N, 2, H, W)``, pixels per frame, in the convention of :mod:`dmclib.flow`, on
+    the device of the frames.
 
     Raises:
-        DMCError: if the two are not batches of grey frames of one size.
+        DMCError: the two are not batches of grey frames of one size.
     """
     if previous.shape != current.shape or previous.ndim != 3 or not previous.numel():
         raise DMCError(
@@ -58,7 +53,7 @@ def estimate(previous: Tensor, current: Tensor) -> Tensor:
             f"{tuple(previous.shape)} and {tuple(current.shape)}."
         )
     # The paper's flow is defined at I0 and points to I1. With I0 = current and I1 = previous it is
-    # at the current pixels, as ours; the sign is the other one.
+    # given at the current pixels, as ours is, with the opposite sign.
     first, second = current.float()[:, None], previous.float()[:, None]
     # A core's caches hold one pair, not sixteen; a GPU is only filled by many.
     together = 1 if first.device.type == "cpu" else len(first)
@@ -114,7 +109,7 @@ def _one_scale(i0: Tensor, i1: Tensor, flow: Tensor) -> Tensor:
 
 
 def _step(flow, dual, constant, by_flow, pull, ahead, length, miss) -> None:
-    """One step on the flow and on its dual, in place; the last three are room to work in."""
+    """Update the flow and its dual in place; the last three arguments are scratch memory."""
     # v = u - pull * clip(rho / |slope|^2): equation 15 of Zach et al. without its three cases.
     torch.addcmul(constant, by_flow[:, :1], flow[:, :1], out=miss)
     miss.addcmul_(by_flow[:, 1:], flow[:, 1:]).clamp_(-LAMBDA * THETA, LAMBDA * THETA)
@@ -144,7 +139,7 @@ def _warp(planes: Tensor, flow: Tensor) -> Tensor:
 def median_5x5(planes: Tensor) -> Tensor:
     """Replace each value of (N, C, H, W) by the median of the 5 x 5 around it; the border repeats.
 
-    By minima and maxima of whole planes, forty times as fast as sorting at each pixel.
+    Minima and maxima of whole planes are forty times as fast as sorting at each pixel.
     """
     height, width = planes.shape[2:]
     ringed = F.pad(planes, (2, 2, 2, 2), mode="replicate")
@@ -160,7 +155,7 @@ def median_5x5(planes: Tensor) -> Tensor:
 
 
 def _program() -> list[tuple[int, int, bool, bool]]:
-    """Sort the rows, then select; of each exchange only what the median depends on."""
+    """Sort the rows, then select; of each exchange only the half that the median depends on."""
     network = [(5 * row + a, 5 * row + b) for row in range(5) for a, b in _SORT] + [*_SELECT]
     needed, program = {_MEDIAN}, []
     for a, b in reversed(network):
