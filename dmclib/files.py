@@ -52,15 +52,12 @@ def held(path: str | Path, busy: Callable[[], Exception] | None = None) -> Itera
         path: the lock's file, made where it is not there. What is written in it stays.
         busy: makes the error to raise where another process holds it; without it, wait.
     """
-    lock = FileLock(path)
     try:
-        lock.acquire(timeout=-1 if busy is None else 0)
+        lock = FileLock(path).acquire(timeout=-1 if busy is None else 0)
     except Timeout:
         raise busy() from None
-    try:
+    with lock:
         yield
-    finally:
-        lock.release()
 
 
 def sha256(path: str | Path) -> str:
@@ -71,12 +68,9 @@ def sha256(path: str | Path) -> str:
 
 @cache
 def code_digest(*rooms: str) -> str:
-    """Eight letters that change when the code of these rooms does, comments and docstrings aside.
+    """Eight letters that change with the code of these modules and wings, but not with its prose.
 
     Put into the name of what the code made, so that nothing stale is taken up after a change.
-
-    Args:
-        rooms: names of dmclib's modules and wings; of a wing every file counts.
     """
     digest = hashlib.sha256()
     for room in rooms:

