@@ -1,6 +1,5 @@
 """Fusion, top-1 accuracy, intervals and paired differences; the authors' score files (4.2)."""
 
-from dmclib.evaluation.accuracy import McNemar as McNemar
 from dmclib.evaluation.accuracy import accuracy_rows as accuracy_rows
 from dmclib.evaluation.accuracy import called_right as called_right
 from dmclib.evaluation.accuracy import clustered_interval as clustered_interval
@@ -9,8 +8,6 @@ from dmclib.evaluation.accuracy import holm as holm
 from dmclib.evaluation.accuracy import mcnemar as mcnemar
 from dmclib.evaluation.accuracy import metadata_baseline as metadata_baseline
 from dmclib.evaluation.accuracy import paired_difference as paired_difference
-from dmclib.evaluation.accuracy import top1 as top1
 from dmclib.evaluation.accuracy import video_scores as video_scores
 from dmclib.evaluation.accuracy import wilson_interval as wilson_interval
-from dmclib.evaluation.score_files import ReleasedScores as ReleasedScores
 from dmclib.evaluation.score_files import load_released_scores as load_released_scores

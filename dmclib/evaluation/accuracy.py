@@ -1,8 +1,6 @@
-"""From segment scores to an accuracy with an interval.
+"""From segment scores to an accuracy with an interval (paper, 4.2).
 
-A network scores single frames; scores of a clip are averaged, streams are added with weights, and
-the highest class is compared with the label (paper section 4.2). Scores are raw, before softmax,
-throughout: that is what the authors average and add.
+Scores are raw, before softmax, throughout: that is what the authors average and add.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,14 +14,9 @@ _CONFIDENCE = 0.95  # of every interval
 
 
 def video_scores(scores: np.ndarray, clip_index: np.ndarray) -> np.ndarray:
-    """Average the raw scores of each clip's segments.
+    """Average the raw scores ``(segments, classes)`` of each clip: float32 ``(videos, classes)``.
 
-    Args:
-        scores: float, shape ``(segments, classes)``.
-        clip_index: int, shape ``(segments,)``, the clip of each row, from 0 without gaps.
-
-    Returns:
-        float32, shape ``(videos, classes)``; row v is the mean over the rows with index v.
+    ``clip_index``, int ``(segments,)``, is the clip of each row, from 0 without gaps.
     """
     segments = np.bincount(clip_index)
     if not segments.all():
@@ -34,17 +27,14 @@ def video_scores(scores: np.ndarray, clip_index: np.ndarray) -> np.ndarray:
 
 
 def fuse(scores: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np.ndarray:
-    """Add the streams' scores, each times its weight (late fusion, paper section 4.2).
+    """Add the streams' scores, each times its weight (late fusion): float ``(videos, classes)``.
 
     Args:
         scores: stream name -> float ``(videos, classes)``, same videos in the same order.
         weights: stream name -> weight; the authors use iframe 2, mv 1, residual 1, dmc or flow 1.
 
-    Returns:
-        float, shape ``(videos, classes)``.
-
     Raises:
-        ValueError: if the names or the shapes do not agree.
+        ValueError: the names or the shapes do not agree.
     """
     if not scores or scores.keys() != weights.keys():
         raise ValueError(f"Fusion of {sorted(scores)} needs weights for these, got {dict(weights)}")
@@ -54,11 +44,6 @@ def fuse(scores: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np.n
     return sum(weights[name] * s for name, s in scores.items())
 
 
-def top1(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Share of rows of ``(videos, classes)`` whose highest score is the label's, 0 to 1."""
-    return float((scores.argmax(axis=1) == labels).mean())
-
-
 def called_right(
     scores: Mapping[str, np.ndarray],
     labels: np.ndarray,
@@ -66,16 +51,14 @@ def called_right(
 ) -> dict[str, np.ndarray]:
     """Which videos each method has right: method -> bool ``(videos,)``.
 
-    Args:
-        scores: stream name -> float ``(videos, classes)``, same videos in the same order.
-        labels: int ``(videos,)``.
-        methods: method -> the weights of the streams that it fuses (:func:`fuse`).
+    Scores are as for :func:`fuse`, labels int ``(videos,)``; ``methods`` maps each method to the
+    weights of the streams that it fuses.
     """
-    fused = {
-        method: fuse({stream: scores[stream] for stream in weights}, weights)
-        for method, weights in methods.items()
-    }
-    return {method: own.argmax(axis=1) == labels for method, own in fused.items()}
+    right = {}
+    for method, weights in methods.items():
+        fused = fuse({stream: scores[stream] for stream in weights}, weights)
+        right[method] = fused.argmax(axis=1) == labels
+    return right
 
 
 def accuracy_rows(right: Mapping[str, np.ndarray]) -> list[dict]:
@@ -103,10 +86,10 @@ def clustered_interval(
 ) -> tuple[float, float]:
     """95 % interval of a frame accuracy, when frames come from clips and networks from seeds.
 
-    Frames of one clip share actor, view and action: a hundred of them are not a hundred
-    experiments, and Wilson's interval over frames would be far too narrow. So whole clips are drawn
-    with replacement (a bootstrap, percentiles), and whole seeds too where there are several: the
-    interval is about other clips and another training run. With all frames right it has no width.
+    Frames of one clip share actor, view and action, so Wilson's interval over frames would be far
+    too narrow. Here whole clips are drawn with replacement (a bootstrap, percentiles), and whole
+    seeds too where there are several: the interval is about other clips and another training run.
+    With all frames right it has no width.
 
     Args:
         correct: bool or 0/1, shape ``(frames,)`` or ``(seeds, frames)``.
@@ -183,17 +166,15 @@ def mcnemar(
     ``b`` win equally often does not count.
 
     Args:
-        correct_a: bool or 0/1, shape ``(cases,)``.
-        correct_b: the same cases, same shape.
-        clip_index: int, shape ``(cases,)``, which clip a case comes from; None: each has its own.
+        correct_a, correct_b: bool or 0/1, ``(cases,)``.
+        clip_index: int, ``(cases,)``, which clip a case comes from; None: each has its own.
 
     Raises:
-        ValueError: if the shapes differ.
+        ValueError: the shapes differ.
     """
     a, b = np.asarray(correct_a, bool), np.asarray(correct_b, bool)
-    clip = (
-        np.arange(len(a)) if clip_index is None else np.unique(clip_index, return_inverse=True)[1]
-    )
+    clip = np.arange(len(a)) if clip_index is None else clip_index
+    clip = np.unique(clip, return_inverse=True)[1]
     if not a.shape == b.shape == clip.shape:
         raise ValueError(f"Not the same cases: {a.shape}, {b.shape} and {clip.shape}")
     gain = np.bincount(clip, weights=a.astype(int) - b.astype(int)).astype(int)
@@ -214,12 +195,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
     Holm's step-down method: valid whether or not the tests depend on each other.
     """
-    count = len(p_values)
-    raised, least = [0.0] * count, 0.0
-    for rank, k in enumerate(sorted(range(count), key=lambda k: p_values[k])):
-        least = max(least, min((count - rank) * p_values[k], 1.0))
-        raised[k] = least
-    return raised
+    p = np.asarray(p_values, float)
+    order, raised = np.argsort(p, kind="stable"), np.empty(len(p))
+    steps = np.minimum(np.arange(len(p), 0, -1) * p[order], 1.0)
+    raised[order] = np.maximum.accumulate(steps)
+    return raised.tolist()
 
 
 def metadata_baseline(
@@ -228,19 +208,11 @@ def metadata_baseline(
     features_test: np.ndarray,
     labels_test: np.ndarray,
 ) -> np.ndarray:
-    """The floor: which test clips a linear classifier of file metadata has right.
+    """The floor: the test clips that a linear classifier of metadata has right, bool ``(n_test,)``.
 
     Multinomial logistic regression on standardised features, with a Gaussian prior of width 1 on
-    the weights, solved to convergence; no randomness.
-
-    Args:
-        features_train: float ``(n_train, features)``, e.g. file size, duration, bytes per frame.
-        labels_train: int ``(n_train,)``, from 0.
-        features_test: float ``(n_test, features)``.
-        labels_test: int ``(n_test,)``.
-
-    Returns:
-        bool ``(n_test,)``, True where the highest class is the label.
+    the weights, solved to convergence; no randomness. Features are float ``(n, features)``, e.g.
+    file size, duration, bytes per frame; labels int ``(n,)``.
     """
     # Not above: scikit-learn takes seconds to import, and nothing else here needs it.
     from sklearn.linear_model import LogisticRegression

@@ -1,7 +1,7 @@
 """Score files that the authors released, read without running anything in them.
 
-They are pickles, which may call any function there is: an unpickler that knows four names, and
-gives each a passive look-alike, takes them apart; any other name is refused.
+They are pickles, which may call any function. The unpickler here knows the four names that these
+files need, puts a passive class or function in the place of each, and refuses any other name.
 """
 
 import io
@@ -29,14 +29,13 @@ class ReleasedScores:
 def load_released_scores(path: str | Path) -> ReleasedScores:
     """Read a score file that the authors released, without running anything in it.
 
-    The file is an ``.npz`` with labels, names, and a pickled object array of one row a video:
+    The file is an ``.npz`` with labels, names, and a pickled object array of one row per video:
     scores ``(1, classes)``, label and, in the adversarial runs, the discriminator's output, which
-    is not read. A pickle may call any function; here the four names that these files need stand for
-    passive look-alikes, and any other name is refused.
+    is not read.
 
     Raises:
-        ScoreFileError: if the file is missing, damaged, too large, asks for any other name, or its
-            parts do not agree.
+        ScoreFileError: the file is missing, damaged, too large or unsafe, or its parts do not
+            agree.
     """
     path = Path(path)
     if not path.is_file():
@@ -103,8 +102,8 @@ class _ScoreUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str):
         if (module, name) not in self.allowed:
-            asked = ascii(f"{module}.{name}"[:80])
-            raise _Refused(f"its pickle asks for {asked}, which no score file needs")
+            wanted = ascii(f"{module}.{name}"[:80])
+            raise _Refused(f"its pickle asks for {wanted}, which no score file needs")
         return self.allowed[module, name]
 
     def _encode(self, text: str, encoding: str) -> bytes:
@@ -143,7 +142,7 @@ def _assemble(scores: list, labels: np.ndarray, names: np.ndarray) -> ReleasedSc
         raise _Refused(f"{len(scores)} scores, {len(labels)} labels and {len(names)} names")
     rows = np.concatenate([row.to_float32() for row, _ in scores])
     if rows.shape[0] != len(scores) or not np.isfinite(rows).all():
-        raise _Refused(f"its scores are not finite rows, one a video (shape {rows.shape})")
+        raise _Refused(f"its scores are not finite rows, one per video (shape {rows.shape})")
     if [label for _, label in scores] != labels.tolist():
         raise _Refused("the labels beside its scores are not those of labels.npy")
     if labels.min() < 0 or labels.max() >= rows.shape[1]:

@@ -1,8 +1,5 @@
 """The authors' released scores, aligned, and Table 4 made from them."""
 
-from dmclib.released.scores import COVIAR as COVIAR
 from dmclib.released.scores import RELEASES as RELEASES
 from dmclib.released.scores import SPLITS as SPLITS
-from dmclib.released.scores import Release as Release
-from dmclib.released.scores import ReleasedSplits as ReleasedSplits
 from dmclib.released.scores import load as load

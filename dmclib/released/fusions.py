@@ -1,7 +1,6 @@
 """Tables from the authors' released scores: the paper's accuracies on its real test lists.
 
-Every table is a plain list of rows and is kept in ``results/released``, for readers who have no
-score files.
+They are kept in ``results/released``, for readers who have no score files.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from dmclib.released.scores import COVIAR, RELEASES, SPLITS, Release, ReleasedSp
 
 _GRID = [k / 4 for k in range(13)]  # weights 0 to 3 for the map
 _MIXED = 10  # pairs of classes that are listed
+Right = Mapping[str, np.ndarray]  # method -> bool (rows,), which it calls right
 
 # Row of Table 4 -> the released methods that are the same or are part of it.
 _SAME = {
@@ -54,15 +54,7 @@ class Tables:
 
 
 def rebuild(word: str, folder: str | Path) -> Tables:
-    """Read the score files of one data set and make every table from them.
-
-    Args:
-        word: a key of :data:`RELEASES`.
-        folder: the authors' ``exp_my``.
-
-    Raises:
-        ScoreFileError: as :func:`load`.
-    """
+    """Make every table of one data set from its score files; arguments, errors as :func:`load`."""
     release, scores = RELEASES[word], load(word, folder)
     called = {name: _called(scores, weights) for name, weights in release.methods.items()}
     right = {name: own == scores.labels for name, own in called.items()}
@@ -75,21 +67,16 @@ def rebuild(word: str, folder: str | Path) -> Tables:
         weights=_weight_map(release, scores),
         softmax=_softmax(release, right, scores),
         realigned=_realigned(release, right, scores),
-        names={
-            "respelled": scores.respelled,
-            "misplaced": scores.misplaced,
-            "videos": scores.videos,
-            "sources": int(scores.source.max()) + 1,
-        },
+        names={name: getattr(scores, name) for name in ("respelled", "misplaced", "videos")}
+        | {"sources": int(scores.source.max()) + 1},
     )
 
 
 def save(word: str, tables: Tables) -> Path:
     """Keep the tables in ``results/released/<word>.json``, with their origin."""
-    data = f"the authors' released per-video scores, official test lists of {RELEASES[word].title}"
-    weights = dict(RELEASES[word].methods)
-    run = results.start_run(word, profile="released", seed=0, weights=weights)
-    extra = asdict(tables)
+    release, extra = RELEASES[word], asdict(tables)
+    data = f"the authors' released per-video scores, official test lists of {release.title}"
+    run = results.start_run(word, profile="released", seed=0, weights=dict(release.methods))
     return run.save(extra.pop("accuracies"), data=data, **extra)
 
 
@@ -110,12 +97,9 @@ def committed(word: str) -> Tables:
 
 
 def frame(tables: Mapping[str, Tables], table: str, columns: Sequence[str]) -> pd.DataFrame:
-    """One table of all data sets for display: shares in per cent, p values to two digits.
+    """These columns of one table of all data sets: shares in per cent, p values to two digits.
 
-    Args:
-        tables: key of :data:`RELEASES` -> what :func:`rebuild` or :func:`committed` gives.
-        table: a field of :class:`Tables` that is a list of rows.
-        columns: those to show, in this order.
+    ``tables`` maps keys of :data:`RELEASES`; ``table`` is a field of rows of :class:`Tables`.
     """
     frames = {RELEASES[w].title: pd.DataFrame(getattr(own, table)) for w, own in tables.items()}
     rows = pd.concat(frames, names=["data set", None]).droplevel(1)[[*columns]]
@@ -133,7 +117,7 @@ def table_4(
     """The paper's Table 4, each row followed by released and own results of its method.
 
     Args:
-        tables: from :func:`rebuild` or :func:`committed`; keys ``hmdb51`` and ``ucf101``.
+        tables: key of :data:`RELEASES` -> its tables.
         ours: rows ``variant``, ``accuracy``, ``low``, ``high``; only those in :data:`OURS` count.
         dataset: what ours were counted on.
 
@@ -144,10 +128,7 @@ def table_4(
     quoted = results.reported("table_4").astype(object)
     rows = []
     for row in quoted.where(quoted.notna(), "").to_dict("records"):
-        columns = {
-            f"{name}, paper": str(row[word])
-            for word, name in (("hmdb51", "HMDB-51"), ("ucf101", "UCF-101"))
-        }
+        columns = {f"{own.title}, paper": str(row[word]) for word, own in RELEASES.items()}
         rows.append({"method": row["method"], "from": "quoted"} | columns | {"note": row["note"]})
         for method in _SAME.get(row["method"], ()):
             columns = {
@@ -188,18 +169,16 @@ def _mean(right: np.ndarray, scores: ReleasedSplits) -> float:
     return float(np.mean([right[scores.split == split].mean() for split in SPLITS]))
 
 
-def _accuracies(right: Mapping[str, np.ndarray], scores: ReleasedSplits) -> list[dict]:
+def _accuracies(right: Right, scores: ReleasedSplits) -> list[dict]:
     rows = []
     for split in SPLITS:
-        for method, all_splits in right.items():
-            own = all_splits[scores.split == split]
-            low, high = evaluation.wilson_interval(int(own.sum()), len(own))
-            row = {"method": method, "split": split, "accuracy": float(own.mean())}
-            rows.append(row | {"low": low, "high": high, "n": len(own)})
+        own = {method: videos[scores.split == split] for method, videos in right.items()}
+        for row in evaluation.accuracy_rows(own):
+            rows.append({"method": row.pop("variant"), "split": split} | row)
     return rows
 
 
-def _means(right: Mapping[str, np.ndarray], scores: ReleasedSplits) -> list[dict]:
+def _means(right: Right, scores: ReleasedSplits) -> list[dict]:
     rows = []
     for method, own in right.items():
         low, high = evaluation.clustered_interval(own, scores.source)
@@ -216,20 +195,22 @@ def _compared(a: np.ndarray, b: np.ndarray, source: np.ndarray) -> dict:
     return row | {"p_videos": test.p, "p": clustered.p}
 
 
-def _differences(
-    release: Release, right: Mapping[str, np.ndarray], scores: ReleasedSplits
-) -> list[dict]:
-    pairs, rows = [(b, a) for a, b in combinations(release.fusions, 2)], []
+def _differences(release: Release, right: Right, scores: ReleasedSplits) -> list[dict]:
+    rows = []
     for split in (*SPLITS, "all"):
-        family = []
         chosen = np.full(len(scores.split), True) if split == "all" else scores.split == split
-        for a, b in pairs:
+        family = []
+        for b, a in combinations(release.fusions, 2):
             row = {"a": a, "b": b, "split": split, "n": int(chosen.sum())}
             compared = _compared(right[a][chosen], right[b][chosen], scores.source[chosen])
             family.append(row | compared)
-        raised = evaluation.holm([row["p"] for row in family])
-        rows += [row | {"p_holm": p} for row, p in zip(family, raised, strict=True)]
+        rows += _with_holm(family)
     return rows
+
+
+def _with_holm(family: list[dict]) -> list[dict]:
+    raised = evaluation.holm([row["p"] for row in family])
+    return [row | {"p_holm": p} for row, p in zip(family, raised, strict=True)]
 
 
 def _gains(dmc: np.ndarray, coviar: np.ndarray, scores: ReleasedSplits) -> list[dict]:
@@ -240,9 +221,7 @@ def _gains(dmc: np.ndarray, coviar: np.ndarray, scores: ReleasedSplits) -> list[
         compared = _compared(dmc[own], coviar[own], scores.source[own])
         sources = len(np.unique(scores.source[own]))
         rows.append({"class": name, **compared, "n": int(own.sum()), "sources": sources})
-    raised = evaluation.holm([row["p"] for row in rows])
-    rows = [row | {"p_holm": p} for row, p in zip(rows, raised, strict=True)]
-    return sorted(rows, key=lambda row: (-row["gain"], row["class"]))
+    return sorted(_with_holm(rows), key=lambda row: (-row["gain"], row["class"]))
 
 
 def _confusions(dmc: np.ndarray, coviar: np.ndarray, scores: ReleasedSplits) -> dict:
@@ -256,9 +235,9 @@ def _confusions(dmc: np.ndarray, coviar: np.ndarray, scores: ReleasedSplits) -> 
     for i, j in zip(a[worst].tolist(), b[worst].tolist(), strict=True):
         row = {"a": scores.classes[i], "b": scores.classes[j]}
         row |= {"a_called_b": int(with_dmc[i, j]), "b_called_a": int(with_dmc[j, i])}
-        row |= {"mixed": int(with_dmc[i, j] + with_dmc[j, i])}
-        row |= {"mixed_by_coviar": int(without[i, j] + without[j, i]), "n": int(n[i] + n[j])}
-        rows.append(row)
+        row["mixed"] = row["a_called_b"] + row["b_called_a"]
+        row["mixed_by_coviar"] = int(without[i, j] + without[j, i])
+        rows.append(row | {"n": int(n[i] + n[j])})
         shown |= {i: None, j: None}  # a dictionary keeps partners side by side
     shown = [*shown]
     return {
@@ -273,13 +252,12 @@ def _confusions(dmc: np.ndarray, coviar: np.ndarray, scores: ReleasedSplits) -> 
 
 def _weight_map(release: Release, scores: ReleasedSplits) -> dict:
     """Mean accuracy for weights of the vectors and of the cue, I-frames 2 and residuals 1."""
-    accuracy = [
-        [
-            _mean(_called(scores, COVIAR | {"mv": mv, release.cue: cue}) == scores.labels, scores)
-            for cue in _GRID
-        ]
-        for mv in _GRID
-    ]
+
+    def at(mv: float, cue: float) -> float:
+        called = _called(scores, COVIAR | {"mv": mv, release.cue: cue})
+        return _mean(called == scores.labels, scores)
+
+    accuracy = [[at(mv, cue) for cue in _GRID] for mv in _GRID]
     best = np.unravel_index(np.argmax(accuracy), (len(_GRID), len(_GRID)))
     return {
         "mv": _GRID,
@@ -291,22 +269,18 @@ def _weight_map(release: Release, scores: ReleasedSplits) -> dict:
     }
 
 
-def _softmax(
-    release: Release, right: Mapping[str, np.ndarray], scores: ReleasedSplits
-) -> list[dict]:
+def _softmax(release: Release, right: Right, scores: ReleasedSplits) -> list[dict]:
     """Streams fused as probabilities instead of raw scores; ``gain`` is the difference."""
     rows = []
     for method in release.fusions:
+        raw = right[method]
         soft = _called(scores, release.methods[method], softmax=True) == scores.labels
-        row = {"method": method, "raw": _mean(right[method], scores)}
-        row |= {"softmax": _mean(soft, scores)}
-        rows.append(row | _compared(soft, right[method], scores.source))
+        row = {"method": method, "raw": _mean(raw, scores), "softmax": _mean(soft, scores)}
+        rows.append(row | _compared(soft, raw, scores.source))
     return rows
 
 
-def _realigned(
-    release: Release, right: Mapping[str, np.ndarray], scores: ReleasedSplits
-) -> list[dict]:
+def _realigned(release: Release, right: Right, scores: ReleasedSplits) -> list[dict]:
     """Accuracy if the streams' rows were matched by name instead of by position, as they are."""
     streams = {name: s[scores.by_name[name]] for name, s in scores.streams.items()}
     matched = replace(scores, streams=streams)

@@ -5,6 +5,7 @@ The score files lie in the authors' repository (facebookresearch/dmc-net, MIT), 
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,18 +55,20 @@ _FUSED = {
     "CoViAR + flow": COVIAR | {"flow": 1},
     "CoViAR + DMC (cls + MSE)": COVIAR | {"cls + MSE": 1},
 }
-# A cue's own file is called "mv" by the authors too, since the cue takes the vectors' place.
+
+
+def _files(coviar: str, cue: str) -> dict[str, str]:
+    # A cue's own file is called "mv" by the authors too, since the cue takes the vectors' place.
+    folders = {stream: f"{coviar}{stream}" for stream in ("iframe", "mv", "residual", "flow")}
+    files = {name: f"{at}/split{{}}/{name}_score_model_best.npz" for name, at in folders.items()}
+    return files | {"cls + MSE": f"{cue}/split{{}}/mv_score_model_best.npz"}
+
+
 RELEASES = {
     "hmdb51": Release(
         title="HMDB-51",
-        files={
-            "iframe": "hmdb51_coviar/iframe/split{}/iframe_score_model_best.npz",
-            "mv": "hmdb51_coviar/mv/split{}/mv_score_model_best.npz",
-            "residual": "hmdb51_coviar/residual/split{}/residual_score_model_best.npz",
-            "flow": "hmdb51_coviar/flow/split{}/flow_score_model_best.npz",
-            "cls + MSE": "hmdb51_gen_flow/split{}/mv_score_model_best.npz",
-            "cls + MSE + adv": "hmdb51_gan/split{}/mv_score_model_best.npz",
-        },
+        files=_files("hmdb51_coviar/", "hmdb51_gen_flow")
+        | {"cls + MSE + adv": "hmdb51_gan/split{}/mv_score_model_best.npz"},
         methods=_ALONE
         | _FUSED
         | {"CoViAR + DMC (cls + MSE + adv)": COVIAR | {"cls + MSE + adv": 1}},
@@ -74,13 +77,7 @@ RELEASES = {
     ),
     "ucf101": Release(
         title="UCF-101",
-        files={
-            "iframe": "ucf101_coviar/ucf101_iframe/split{}/iframe_score_model_best.npz",
-            "mv": "ucf101_coviar/ucf101_mv/split{}/mv_score_model_best.npz",
-            "residual": "ucf101_coviar/ucf101_residual/split{}/residual_score_model_best.npz",
-            "flow": "ucf101_coviar/ucf101_flow/split{}/flow_score_model_best.npz",
-            "cls + MSE": "ucf101_gen_flow/split{}/mv_score_model_best.npz",
-        },
+        files=_files("ucf101_coviar/ucf101_", "ucf101_gen_flow"),
         # The authors' scripts fuse splits 2 and 3, and not 1, with a quarter of the cue.
         methods=_ALONE
         | _FUSED
@@ -122,22 +119,19 @@ def load(word: str, folder: str | Path) -> ReleasedSplits:
     Raises:
         ScoreFileError: a file is missing, damaged or unsafe, or lists other videos.
     """
-    parts, respelled, misplaced = [], 0, 0
-    by_name = {stream: [] for stream in RELEASES[word].files}
+    streams, by_name, parts = defaultdict(list), defaultdict(list), []
+    videos, respelled, misplaced = [], 0, 0
     for split in SPLITS:
-        files = {
-            stream: Path(folder) / file.format(split)
-            for stream, file in RELEASES[word].files.items()
-        }
-        streams = {name: load_released_scores(file) for name, file in files.items()}
-        first = streams["iframe"]
-        plain = [_plain(name) for name in first.names]
-        for name, stream in streams.items():
+        files = {k: Path(folder) / file.format(split) for k, file in RELEASES[word].files.items()}
+        first = load_released_scores(files["iframe"])
+        plain = [_plain(video) for video in first.names]
+        for name, file in files.items():
+            stream = load_released_scores(file)
             other = [_plain(video) for video in stream.names]
             same = stream.labels.tolist() == first.labels.tolist()
             if not same or sorted(other) != sorted(plain):
                 raise ScoreFileError(
-                    f"{files[name]} lists other videos than the I-frames' file: its "
+                    f"{file} lists other videos than the I-frames' file: its "
                     f"{'names' if same else 'labels'} differ. Take both from one copy of the "
                     "repository."
                 )
@@ -145,19 +139,17 @@ def load(word: str, folder: str | Path) -> ReleasedSplits:
             misplaced += sum(a != b for a, b in zip(plain, other, strict=True))
             row = np.empty(len(plain), int)
             row[np.argsort(plain, kind="stable")] = np.argsort(other, kind="stable")
-            by_name[name].append(row + sum(len(labels) for _, labels, _ in parts))
-        parts.append((streams, first.labels, plain))
+            by_name[name].append(row + len(videos))
+            streams[name].append(stream.scores)
+        parts.append(first.labels)
+        videos += plain
 
-    videos = [video for _, _, plain in parts for video in plain]
-    labels = np.concatenate([part[1] for part in parts])
+    labels = np.concatenate(parts)
     classes = dict(sorted(zip(labels.tolist(), (v.split("/")[0] for v in videos), strict=True)))
     return ReleasedSplits(
-        streams={
-            name: np.concatenate([streams[name].scores for streams, _, _ in parts])
-            for name in RELEASES[word].files
-        },
+        streams={name: np.concatenate(scores) for name, scores in streams.items()},
         labels=labels,
-        split=np.repeat(SPLITS, [len(part[1]) for part in parts]),
+        split=np.repeat(SPLITS, [len(part) for part in parts]),
         source=np.unique([_source(video) for video in videos], return_inverse=True)[1],
         videos=len(set(videos)),
         classes=tuple(classes.values()),

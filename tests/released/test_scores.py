@@ -16,7 +16,7 @@ LABELS = (1, 1, 0)  # the authors' numbers do not follow the alphabet
 def folder(tmp_path, monkeypatch):
     """Two streams of three videos a split; the files agree in everything."""
     files = {"iframe": "coviar/split{}/iframe.npz", "mv": "coviar/split{}/mv.npz"}
-    tiny = released.Release("Tiny", files, {"CoViAR": {"iframe": 2, "mv": 1}}, "mv")
+    tiny = released.scores.Release("Tiny", files, {"CoViAR": {"iframe": 2, "mv": 1}}, "mv")
     monkeypatch.setitem(released.RELEASES, "tiny", tiny)
     for split in released.SPLITS:
         for name in files:
