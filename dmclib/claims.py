@@ -1,14 +1,14 @@
-"""Every claim of the paper beside what was found here, and a verdict by one rule.
+"""Every claim of the paper, what was found here, and a verdict by one rule.
 
-All of it is read from ``results``: the paper's numbers from ``results/paper/reported.yaml``, the
+Everything is read from ``results``: the paper's numbers from ``results/paper/reported.yaml``, the
 authors' scores from ``results/released``, ours from ``results/<profile>``. The rule
 (:attr:`Finding.verdict`) looks at the 95 % interval of a difference that the paper says is
-positive; where only two separate intervals are kept, the difference's is taken as wide as they
-allow. A number without an interval is shown and not judged.
+positive. Where only two separate intervals are kept, the difference's is as wide as they allow. A
+number without an interval is shown and not judged.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pandas as pd
 
@@ -25,14 +25,14 @@ _WITHOUT_ADV, _FUSED = "CoViAR + DMC (cls + MSE)", "CoViAR + DMC (cls + MSE + ad
 class Finding:
     """What was found about one claim on one data set or machine."""
 
-    data: str  # what it was found on
+    data: str  # the data set or machine
     text: str  # the numbers, with n
-    low: float | None = None  # interval of what the claim says is above zero; None: it has none
+    low: float | None = None  # interval of what the claim says is above zero; None: no interval
     high: float | None = None
 
     @property
     def verdict(self) -> str:
-        """Supported or contradicted where the interval leaves zero out, to the side it lies on."""
+        """Supported where the interval lies above zero, contradicted where it lies below."""
         if self.low is None or self.high is None:
             return "shown, not judged"
         if self.low > 0:
@@ -47,53 +47,41 @@ class Finding:
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim: in our words, where it stands, the paper's number, and where to look."""
+    """One claim of the paper, and how to find what speaks for or against it."""
 
-    says: str
-    where: str
-    paper: str
-    notebooks: str = ""  # what makes our number
-    released: Callable[[], Finding | None] | None = None
-    ours: Callable[[str], Finding | None] | None = None  # of a profile
+    says: str  # in our words
+    where: str  # in the paper
+    paper: str  # its number
+    notebooks: str = ""  # that compute our number
+    released: Callable[[], Finding | None] = lambda: None
+    ours: Callable[[str], Finding | None] = lambda profile: None
 
 
 def table(profiles: Sequence[str]) -> pd.DataFrame:
-    """Every claim in one row.
+    """Every claim in one row; ours are the results of these profiles, where they have the file.
 
-    Args:
-        profiles: whose results are ours; a profile without the file in question adds nothing.
-
-    Returns:
-        Columns ``claim``, ``where``, ``paper``, ``released scores``, ``ours``, ``verdict`` and
-        ``command``, all text. The verdict names the data of each finding, so that none is chosen.
+    Columns are ``claim``, ``where``, ``paper``, ``released scores``, ``ours``, ``verdict``, which
+    names the data of each finding, and ``command``, all text.
     """
     rows = []
     for claim in claims():
-        released = _found([claim.released()]) if claim.released else []
-        ours = _found(claim.ours(profile) for profile in profiles) if claim.ours else []
-        ours = list(dict.fromkeys(ours))  # what is counted is the same in every profile
+        released = [finding for finding in [claim.released()] if finding]
+        # What is counted is the same in every profile, and is shown once.
+        ours = dict.fromkeys(finding for profile in profiles if (finding := claim.ours(profile)))
         verdicts: dict[str, list[str]] = {}
         for finding in (*released, *ours):
             verdicts.setdefault(finding.verdict, []).append(finding.data)
-        said = "; ".join(f"{verdict}: {', '.join(data)}" for verdict, data in verdicts.items())
-        rows.append(
-            {
-                "claim": claim.says,
-                "where": claim.where,
-                "paper": claim.paper,
-                "released scores": _told(released),
-                "ours": _told(ours),
-                "verdict": said or NOT_TESTED,
-                "command": f"dmc reproduce --only {claim.notebooks.replace(' ', '')}"
-                if claim.notebooks
-                else "",
-            }
-        )
+        summary = "; ".join(f"{verdict}: {', '.join(data)}" for verdict, data in verdicts.items())
+        command = f"dmc reproduce --only {claim.notebooks.replace(' ', '')}"
+        row = {"claim": claim.says, "where": claim.where, "paper": claim.paper}
+        row |= {"released scores": _texts(released), "ours": _texts(ours)}
+        row |= {"verdict": summary or NOT_TESTED, "command": command if claim.notebooks else ""}
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
 def to_markdown(table: pd.DataFrame) -> str:
-    """What :func:`table` returns, as narrow as README shows it: a finding a line."""
+    """What :func:`table` returns, as narrow as README shows it: one finding per line."""
     narrow = table.replace("; ", "<br>", regex=True)
     narrow["claim"] += "<br>*" + narrow.pop("where") + "*"
     narrow["command"] = narrow["command"].replace("(.+)", r"`\1`", regex=True)
@@ -172,13 +160,13 @@ def claims() -> list[Claim]:
               f"{own} / {other} GFLOPs", "09", ours=lambda profile: share_of_pwc()),
         Claim(f"DMC-Net takes at most {added:.2f} times as long as CoViAR",
               "Table 3 (a), total (S)", f"{fast['total_s_ms']} / {coviar['total_s_ms']} ms", "07",
-              ours=lambda profile: at_most(added, times(profile, "DMC-Net", "CoViAR", "total"))),
+              ours=lambda profile: times(profile, "DMC-Net", "CoViAR", "total", at_most=added)),
         Claim("DMC-Net is two orders of magnitude faster than methods that use flow",
               "section 1, Table 3 (a), total (C)",
               f"{slow['total_c_ms']} / {fast['total_c_ms']} ms = "
               f"{slow['total_c_ms'] / fast['total_c_ms']:.1f} times", "07",
-              ours=lambda profile: at_least(
-                  100, times(profile, "CoViAR + TV-L1", "DMC-Net", "total_at_once"))),
+              ours=lambda profile: times(
+                  profile, "CoViAR + TV-L1", "DMC-Net", "total_at_once", at_least=100)),
         Claim("Generator and classifier are faster than PWC-Net and classifier", "Table 3 (b)",
               f"{ms['DMC-Net']} / {ms['PWC-Net']} ms"),
     ]
@@ -188,12 +176,8 @@ def claims() -> list[Claim]:
 def discrepancies(profiles: Sequence[str]) -> pd.DataFrame:
     """Where the paper's text and the authors' code differ, what we do, and what it is worth.
 
-    Args:
-        profiles: whose results are looked into.
-
-    Returns:
-        Columns ``paper``, ``released code``, ``here`` and ``effect``: measured where results hold
-        it (:func:`effect`), and "not measured" elsewhere.
+    The rows are those of RELEASED_CODE.md, section 7, with columns ``paper``, ``released code``,
+    ``here`` and ``effect`` (:func:`effect`) in the results of these profiles.
     """
     printed = results.reported("section_4_3").set_index("losses").loc["cls + MSE + adv", "hmdb51"]
     other = results.reported("table_4").set_index("method").loc["DMC-Net (ResNet-18)", "hmdb51"]
@@ -218,30 +202,21 @@ def discrepancies(profiles: Sequence[str]) -> pd.DataFrame:
 def effect(variant: str, profiles: Sequence[str]) -> str:
     """What a variant of notebook 06 is worth against the one that it changes, in points.
 
-    Args:
-        variant: as the notebook names it.
-        profiles: whose results are looked into.
-
-    Returns:
-        A sentence a data set: the gain in single-frame accuracy, its interval and the verdict;
-        "not measured" where no results hold the variant.
+    One sentence per data set among the results of these profiles: the gain in single-frame
+    accuracy, its interval and the verdict. "not measured" where none holds the variant.
     """
-    found = []
+    sentences = []
     for profile in profiles:
         record = load("06_ablations", profile)
         for row in record.extra["differences"] if record else []:
             if variant in (row["a"], row["b"]):
                 (plain,) = {row["a"], row["b"]} - {variant}
                 gain = difference(record, row, variant)
-                found.append(f"{gain.data}: {gain.text}, against {plain}: {gain.moves}")
-    return "; ".join(found) or NOT_MEASURED
+                sentences.append(f"{gain.data}: {gain.text}, against {plain}: {gain.moves}")
+    return "; ".join(sentences) or NOT_MEASURED
 
 
-def _found(findings: Iterable[Finding | None]) -> list[Finding]:
-    return [finding for finding in findings if finding is not None]
-
-
-def _told(findings: Sequence[Finding]) -> str:
+def _texts(findings: Iterable[Finding]) -> str:
     return "; ".join(f"{finding.data}: {finding.text}" for finding in findings)
 
 
@@ -263,13 +238,10 @@ def _effect_of_61_or_62(printed: float, other: float) -> str:
     )
 
 
-# --- what was found ------------------------------------------------------------------------------
-
-
 def load(name: str, profile: str) -> results.Record | None:
-    """The results file, or None where it was never made; a damaged one is an error."""
-    made = (paths.RESULTS / profile / f"{name}.json").is_file()
-    return results.load(name, profile) if made else None
+    """The results file, or None where there is none; a damaged one is an error."""
+    exists = (paths.RESULTS / profile / f"{name}.json").is_file()
+    return results.load(name, profile) if exists else None
 
 
 def _data(record: results.Record) -> str:
@@ -280,16 +252,11 @@ def _data(record: results.Record) -> str:
 
 
 def compared(name: str, profile: str, better: str, worse: str) -> Finding | None:
-    """By how many points one method of a results file is better than another.
+    """By how many points one method of results file ``name`` is better than another.
 
-    Paired on the same clips and seeds where the file keeps that difference; else from the two
-    accuracies, each with its interval. None where the file or one of the methods is not there.
-
-    Args:
-        name: of the results file.
-        profile: whose; of "released", the means over the splits are compared.
-        better: the method that the claim says is better, as the file names it.
-        worse: the other.
+    Paired on the same clips and seeds where the file keeps that difference, else from the two
+    accuracies and their intervals; of profile "released", the means over the splits. None where the
+    file or one of the methods is missing.
     """
     record = load(name, profile)
     if record is None:
@@ -311,7 +278,7 @@ def difference(record: results.Record, row: dict, better: str) -> Finding:
     """One of a record's paired differences, in favour of ``better``, which is one of the two."""
     gain, low, high = row["gain"] if "gain" in row else row["a - b"], row["low"], row["high"]
     if row["b"] == better:
-        gain, low, high = 0 - gain, 0 - high, 0 - low  # of 0, unlike -0.0, no sign is printed
+        gain, low, high = 0 - gain, 0 - high, 0 - low  # 0 - 0.0 is 0.0, and -0.0 prints a sign
     n = row if "n" in row else record.rows.set_index("variant").loc[better]
     return _gain(record, gain, low, high, _n(n))
 
@@ -322,7 +289,7 @@ def _gain(record: results.Record, gain: float, low: float, high: float, n: str) 
 
 
 def _n(row: dict | pd.Series) -> str:
-    """What a row was counted on; of frames, the clips that they come from, and the seeds."""
+    """What a row was counted on; for frames, their clips and the seeds."""
     if "clips" not in row:
         return f"n = {int(row['n'])}"
     seeds = int(row["seeds"]) if "seeds" in row else 1
@@ -330,19 +297,20 @@ def _n(row: dict | pd.Series) -> str:
 
 
 def error_against_flow(profile: str) -> Finding | None:
-    """How far vectors and cue are from flow in notebook 06; no interval is kept of it."""
+    """How far vectors and cue are from flow in notebook 06; the file has no interval of it."""
     record = load("06_ablations", profile)
     if record is None:
         return None
-    error = record.rows.set_index("variant")["epe_px"]
-    vectors, cue = error[MOTION], error[ADV]
+    vectors, cue = record.rows.set_index("variant")["epe_px"][[MOTION, ADV]]
     return Finding(_data(record), f"end-point error: vectors {vectors:.2f} px, cue {cue:.2f} px")
 
 
-def times(profile: str, slow: str, quick: str, total: str) -> Finding | None:
-    """How many times as long one method takes as another, batch 1, its quartiles' widest range.
+def times(
+    profile: str, slow: str, quick: str, total: str, *, at_least: float = 0, at_most: float = 0
+) -> Finding | None:
+    """How many times as long one method takes as another at batch 1, with the quartiles' range.
 
-    ``low`` and ``high`` are this ratio's own; the claim says what it must be compared with.
+    The claim says that the ratio is above ``at_least`` or, where it is given, below ``at_most``.
     """
     record = load("07_speed", profile)
     if record is None:
@@ -357,27 +325,17 @@ def times(profile: str, slow: str, quick: str, total: str) -> Finding | None:
     low, high = float(a_low / b_high), float(a_high / b_low)
     both = " / ".join(f"{ms:,.0f}" if ms >= 1000 else f"{ms:.3g}" for ms in (a, b))
     text = f"{both} ms = {a / b:.3g} [{low:.3g}, {high:.3g}] times"
+    judged = (at_most - high, at_most - low) if at_most else (low - at_least, high - at_least)
     machine = record.machine["gpu"] if record.extra["device"] == "cuda" else record.machine["cpu"]
-    return Finding(f"{machine} ({record.machine['cores']} cores)", text, low, high)
-
-
-def at_least(least: float, found: Finding | None) -> Finding | None:
-    """The finding as one of a claim that its ratio is above ``least``."""
-    return found and replace(found, low=found.low - least, high=found.high - least)
-
-
-def at_most(most: float, found: Finding | None) -> Finding | None:
-    """The finding as one of a claim that its ratio is below ``most``."""
-    return found and replace(found, low=most - found.high, high=most - found.low)
+    return Finding(f"{machine} ({record.machine['cores']} cores)", text, *judged)
 
 
 def share_of_pwc() -> Finding:
-    """The generator's multiply-adds beside those of PWC-Net's estimator: counted, so exact."""
+    """The generator's multiply-adds against those of PWC-Net's estimator: counted, so exact."""
     shapes = (1, 2, 224, 224), (1, 3, 224, 224)
     own, large = (
         models.count_macs(models.DenseGenerator(models.GeneratorConfig(widths)), *shapes) / 1e9
         for widths in (models.GeneratorConfig().widths, (128, 128, 96, 64, 32))
     )
-    share = own / large
-    text = f"{own:.4f} / {large:.2f} GMAC = {share:.2%}"
-    return Finding("224 x 224, counted", text, 0.01 - share, 0.01 - share)
+    text = f"{own:.4f} / {large:.2f} GMAC = {own / large:.2%}"
+    return Finding("224 x 224, counted", text, *[0.01 - own / large] * 2)

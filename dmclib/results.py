@@ -1,9 +1,9 @@
 """A number never travels without its origin: commit, machine, seed, parameters, data.
 
-A notebook opens with :func:`start_run` and ends with :meth:`Run.save`; what it leaves is one
-readable file, ``results/<profile>/<name>.json``, and beside it, where a figure needs arrays,
-``<name>.npz``. The paper's own numbers lie in ``results/paper/reported.yaml`` and come back through
-:func:`reported`, so that ours and theirs are never typed into the same place.
+A notebook opens with :func:`start_run` and ends with :meth:`Run.save`, which writes one readable
+file, ``results/<profile>/<name>.json``. Arrays that a figure needs go to ``<name>.npz``. The
+paper's own numbers lie in ``results/paper/reported.yaml`` and are read by :func:`reported`, so that
+ours and theirs never mix.
 """
 
 import json
@@ -48,7 +48,7 @@ class Record:
 
 @dataclass
 class Run:
-    """What is known before a run's numbers are; :func:`start_run` makes it."""
+    """A run whose numbers are still to come; :func:`start_run` makes it."""
 
     name: str
     profile: str
@@ -59,14 +59,14 @@ class Run:
         """Write the rows and their origin to ``results/<profile>/<name>.json``, whole or not.
 
         Args:
-            rows: one mapping a row, column name -> number, text, truth value or None. A row with
-                an ``accuracy`` (a share in [0, 1]) needs ``n``, what it was counted on, and its
+            rows: one mapping per row, column name -> number, text, truth value or None. A row with
+                an ``accuracy`` (a share in [0, 1]) needs ``n``, the number of cases, and its
                 interval ``low``, ``high``.
             data: what the numbers were measured on, in words or as a mapping.
             extra: further facts of the run as a whole, kept under ``extra``.
 
         Raises:
-            DMCError: if there is no row, a number is not finite, or an accuracy comes alone.
+            DMCError: there is no row, a number is not finite, or an accuracy comes alone.
         """
         rows = rows.to_dict("records") if isinstance(rows, pd.DataFrame) else list(rows)
         if not rows:
@@ -92,11 +92,10 @@ class Run:
         """Write small arrays that a figure needs to ``results/<profile>/<name>.npz``.
 
         Raises:
-            DMCError: if one of them is not numbers, truth values or text (no pickle is written).
+            DMCError: one of them is not numbers, truth values or text (no pickle is written).
         """
-        arrays = {key: np.asarray(value) for key, value in arrays.items()}
         for key, array in arrays.items():
-            if array.dtype.hasobject:
+            if np.asarray(array).dtype.hasobject:
                 raise DMCError(f"{self.name}: array {key!r} holds Python objects, not numbers.")
         path = _path(self.name, self.profile, ".npz")
         with whole(path) as partial:
@@ -105,14 +104,14 @@ class Run:
 
 
 def start_run(name: str, *, profile: str, seed: int, **parameters) -> Run:
-    """Note where the numbers to come are made: commit, machine, seed and parameters.
+    """Record the origin of the numbers to come: commit, machine, seed and parameters.
 
     Args:
         name: the notebook's, such as ``"06_ablations"``; names the results file.
         profile: names the folder of results.
         seed: of clips, weights and sampling.
-        parameters: whatever else the notebook was given. Absolute paths are noted relative to the
-            project, so that a committed file says nothing of the machine's folders.
+        parameters: whatever else the notebook was given. Absolute paths are made relative to the
+            project, so that a committed file does not name the machine's folders.
     """
     _path(name, profile, ".json")  # a bad name fails now, not after the hours of work
     parameters = {key: _portable(value) for key, value in parameters.items()}
@@ -121,10 +120,10 @@ def start_run(name: str, *, profile: str, seed: int, **parameters) -> Run:
 
 
 def load(name: str, profile: str) -> Record:
-    """Read back what :meth:`Run.save` wrote.
+    """Read what :meth:`Run.save` wrote.
 
     Raises:
-        DMCError: if the file is absent (it says which notebook to run) or damaged.
+        DMCError: the file is absent (the message says which notebook to run) or damaged.
     """
     path = _existing(name, profile, ".json")
     try:
@@ -135,10 +134,10 @@ def load(name: str, profile: str) -> Record:
 
 
 def load_arrays(name: str, profile: str) -> dict[str, np.ndarray]:
-    """Read back what :meth:`Run.save_arrays` wrote; nothing in the file can run code.
+    """Read what :meth:`Run.save_arrays` wrote; nothing in the file can run code.
 
     Raises:
-        DMCError: if the file is absent (it says which notebook to run) or damaged.
+        DMCError: the file is absent (the message says which notebook to run) or damaged.
     """
     path = _existing(name, profile, ".npz")
     try:
@@ -149,16 +148,13 @@ def load_arrays(name: str, profile: str) -> dict[str, np.ndarray]:
 
 
 def reported(table: str) -> pd.DataFrame:
-    """One table of the paper, or of the authors' released scores, as published.
+    """Read one table of the paper, or of the authors' released scores, row by row as published.
 
-    Args:
-        table: a key of ``results/paper/reported.yaml``, such as ``"table_4"``.
-
-    Returns:
-        One row a published row. The column ``source`` says where each stands.
+    ``table`` is a key of ``results/paper/reported.yaml``, such as ``"table_4"``. The column
+    ``source`` says where it was published.
 
     Raises:
-        DMCError: if there is no such table; it lists those there are.
+        DMCError: there is no such table; the message lists the tables.
     """
     tables = yaml.safe_load((paths.RESULTS / "paper" / "reported.yaml").read_text("utf-8"))
     if table not in tables:
@@ -168,12 +164,10 @@ def reported(table: str) -> pd.DataFrame:
 
 
 def to_markdown(table: pd.DataFrame) -> str:
-    """A table as markdown, a line a row, without the index; numbers as they print."""
+    """A table as markdown, one line per row, without the index; numbers as they print."""
     lines = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).to_numpy()]
-    escaped = (
-        [str(cell).replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines
-    )
-    return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
+    escaped = pd.DataFrame(lines).astype(str).replace({r"\|": r"\\|", "\n": " "}, regex=True)
+    return "\n".join(f"| {' | '.join(line)} |" for line in escaped.to_numpy())
 
 
 def _path(name: str, profile: str, suffix: str) -> Path:
@@ -196,38 +190,38 @@ def _remedy(name: str, profile: str) -> str:
     return f"run notebook {name} first (dmc reproduce {profile} --only {name[:2]})."
 
 
-def _check_accuracy(row: dict, place: str) -> None:
+def _check_accuracy(row: dict, where: str) -> None:
     if "accuracy" not in row:
         return
     missing = [key for key in ("n", "low", "high") if row.get(key) is None]
     if missing:
         raise DMCError(
-            f"{place}: an accuracy without {', '.join(missing)}; say how many it was counted on "
+            f"{where}: an accuracy without {', '.join(missing)}; say how many it was counted on "
             "and its interval (evaluation.wilson_interval)."
         )
     low, accuracy, high = row["low"], row["accuracy"], row["high"]
     rounding = 1e-6  # an interval that ends at exactly 0 or 1 is computed, and so rounded
     if not (0 <= accuracy <= 1 and low - rounding <= accuracy <= high + rounding):
-        raise DMCError(f"{place}: accuracy {accuracy} is not a share inside [{low}, {high}].")
+        raise DMCError(f"{where}: accuracy {accuracy} is not a share inside [{low}, {high}].")
 
 
-def _plain(value, place: str):
-    """The value in JSON's types; a number that is not finite is an error, not ``NaN``."""
+def _plain(value, where: str):
+    """The value in JSON's types; a number that is not finite is an error."""
     if isinstance(value, dict):
-        return {str(key): _plain(item, f"{place}, {key}") for key, item in value.items()}
+        return {str(key): _plain(item, f"{where}, {key}") for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item, f"{place}, {k}") for k, item in enumerate(value)]
+        return [_plain(item, f"{where}, {k}") for k, item in enumerate(value)]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
-        raise DMCError(f"{place}: {value} is not a result; leave the entry out or use None.")
+        raise DMCError(f"{where}: {value} is not a result; leave the entry out or use None.")
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise DMCError(f"{place}: a {type(value).__name__} cannot be kept as a number or a word.")
+    raise DMCError(f"{where}: a {type(value).__name__} cannot be kept as a number or a word.")
 
 
 def _pretty(record: dict) -> str:
-    """JSON with sorted keys and a line a row, whose columns keep the order the notebook chose."""
+    """JSON with sorted keys and one line per row; a row's columns keep the notebook's order."""
     lines = []
     for key, value in sorted(record.items()):
         text = json.dumps(value, ensure_ascii=False, sort_keys=True)
@@ -251,7 +245,7 @@ def _git(*arguments: str) -> str:
 
 
 def _commit() -> str:
-    """The commit that ``dmclib`` is at; the notebooks are left out, for running one edits it."""
+    """The commit of ``dmclib``; notebooks do not count as edited, because running one edits it."""
     try:
         top, commit = _git("rev-parse", "--show-toplevel", "HEAD").split("\n")[:2]
         changed = _git("status", "--porcelain", "--", "dmclib", "notebooks/profiles").strip()
