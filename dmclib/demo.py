@@ -34,7 +34,6 @@ from dmclib import (
 )
 from dmclib.codec import CompressedFrame, container, pictures
 from dmclib.errors import DMCError, OutputError, VideoError
-from dmclib.figures.pictures import RESIDUAL_LEVELS
 from dmclib.reproduce import profiles
 from dmclib.training import TrainConfig
 from dmclib.transforms import Sample
@@ -118,10 +117,10 @@ def show(
         OutputError: a file cannot be written, or would replace the source.
         DMCError: flow is asked for and OpenCV's contrib build is not installed.
     """
-    source = Path(source)
+    source, name = Path(source), f"{Path(source).stem}-dmc"
     first = next(codec.decode_rgb(source))
-    out = Path(f"{source.stem}-dmc" if out is None else out)
-    target, still = (out / f"{source.stem}-dmc{suffix}" for suffix in (".mp4", ".png"))
+    out = Path(name if out is None else out)
+    target, still = (out / f"{name}{suffix}" for suffix in (".mp4", ".png"))
     for path in (target, still):
         if path.exists() and os.path.samefile(path, source):
             raise OutputError(f"{path} is the video itself: give another folder with --out.")
@@ -142,9 +141,6 @@ def show(
         if weights is not None:
             says += [weights.says, *_classes(clip, weights)]
     return Shown(target, still, written, scale, tuple(says))
-
-
-# --- what is shown ------------------------------------------------------------------------------
 
 
 def _config(profile: str) -> TrainConfig | None:
@@ -191,12 +187,11 @@ def _scale_and_still(clip: Path, frames: int) -> tuple[float, int]:
         return _SCALES[0], 0
     sampled = codec.read_at(clip, data.segment_centers(frames, min(recognition.FRAMES, frames)))
     lengths = [np.hypot(*frame.motion)[::4, ::4] for frame in sampled]
-    long = np.quantile(lengths, 0.95)
     residuals = np.array([np.abs(frame.residual).mean() for frame in sampled])
     motions = np.mean(lengths, axis=(1, 2))
     best = np.where(residuals <= np.median(residuals), motions, -1).argmax()
-    scale = next((scale for scale in _SCALES if scale >= long), _SCALES[-1])
-    return scale, sampled[best].index
+    long = np.quantile(lengths, 0.95)
+    return next((s for s in _SCALES if s >= long), _SCALES[-1]), sampled[best].index
 
 
 Panels = dict[str, np.ndarray]  # title -> picture, motion or residual
@@ -237,26 +232,19 @@ def _classes(clip: Path, weights: Weights) -> list[str]:
     """Sentences with the most likely classes, and what these mean."""
     if weights.networks is None:
         return ["Its classifier is not at hand, so no class is named."]
-    dataset = weights.config.data.open()
+    dataset, crop = weights.config.data.open(), {"size": weights.config.size}
     try:
-        scores = recognition.recognise(
-            clip, weights.networks, size=weights.config.size, height=weights.height
-        )
+        scores = recognition.recognise(clip, weights.networks, **crop, height=weights.height)
     except DMCError as problem:
         return [f"No class is named: {problem}"]
     best = scores.softmax(dim=0).topk(min(_TOP, len(dataset.classes)))
-    named = [
-        f"{dataset.classes[k]} ({share:.0%})"
-        for share, k in zip(best.values.tolist(), best.indices.tolist(), strict=True)
-    ]
+    shares = zip(best.values.tolist(), best.indices.tolist(), strict=True)
+    named = ", ".join(f"{dataset.classes[k]} ({share:.0%})" for share, k in shares)
     return [
-        f"Its classifier says {', '.join(named)}.",
+        f"Its classifier says {named}.",
         f"It was trained on {dataset.name} and knows only its {len(dataset.classes)} classes: for "
         "any other kind of video these names mean nothing.",
     ]
-
-
-# --- files --------------------------------------------------------------------------------------
 
 
 def _rows(frames: Iterable[Panels], scale: float, shape: float) -> Iterator[np.ndarray]:
@@ -266,7 +254,8 @@ def _rows(frames: Iterable[Panels], scale: float, shape: float) -> Iterator[np.n
     for panels in frames:
         drawn = []
         for array in panels.values():
-            panel = av.VideoFrame.from_ndarray(_draw(array, scale), format="rgb24")
+            panel = figures.to_rgb(array, full_colour_px=scale)
+            panel = av.VideoFrame.from_ndarray(panel, format="rgb24")
             panel = pictures.to_rgb(reformatter.reformat(panel, width, _PANEL), reformatter)
             drawn.append(np.pad(panel, ((0, 0), (0, _GAP), (0, 0)), constant_values=255))
         if strip is None:
@@ -274,28 +263,17 @@ def _rows(frames: Iterable[Panels], scale: float, shape: float) -> Iterator[np.n
             note = (
                 f"motion: right red, down green, left cyan, up violet, full colour = {scale:g} px "
                 f"per frame at {columns} x {rows}; residual: grey = 0, black to white = "
-                f"±{RESIDUAL_LEVELS}"
+                f"±{figures.RESIDUAL_LEVELS}"
             )
             total = len(panels) * (width + _GAP)
             strip = figures.title_strip(list(panels), note, width=total, height=_STRIP)
         yield np.concatenate([strip, np.concatenate(drawn, axis=1)])
 
 
-def _draw(array: np.ndarray, scale: float) -> np.ndarray:
-    if array.dtype == np.uint8:
-        return array
-    if len(array) == 2:
-        return flow.flow_to_rgb(array, full_colour_px=scale)
-    return figures.residual_to_rgb(array)
-
-
 def _write(
-    path: Path, pictures: Iterator[np.ndarray], fps: Fraction, still: Path, best: int
+    path: Path, pictures: Iterable[np.ndarray], fps: Fraction, still: Path, best: int
 ) -> int:
-    """Write pictures as a video, number ``best`` as a still; return the number of pictures.
-
-    Both files appear whole, or neither does.
-    """
+    """Write pictures as a video, number ``best`` as a still; return the number of pictures."""
     name = next(name for name in _ENCODERS if name in av.codecs_available)
     count, fps = 0, fps.limit_denominator(1001)
     try:

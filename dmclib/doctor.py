@@ -1,4 +1,4 @@
-"""What is right and what is wrong with this installation, a plain sentence a check."""
+"""What is right and what is wrong with this installation: one sentence per check."""
 
 import re
 import shutil
@@ -16,7 +16,7 @@ from dmclib.files import write_text
 
 TORCHVISION_OF = {"2.10": "0.25", "2.11": "0.26", "2.12": "0.27", "2.13": "0.28", "2.14": "0.29"}
 INSTALL = "run `make reproduce` or `make test` in a fresh clone, or install requirements.lock"
-CACHE_GB = 5  # the laptop profile's clips, flow and checkpoints, with room to spare
+CACHE_GB = 5  # more than the laptop profile's clips, flow and checkpoints take
 
 
 class Finding(NamedTuple):
@@ -27,7 +27,7 @@ class Finding(NamedTuple):
 
 
 def examine() -> Iterator[Finding]:
-    """Look at each part in turn; a part that cannot even be loaded is a finding too."""
+    """Check each part in turn; a part that cannot be loaded is a finding too."""
     for check in (_python, _torch, _ffmpeg, _vectors, _tvl1, _fast, _gpu, _cache, _lock):
         yield _safely(check)
 
@@ -35,9 +35,9 @@ def examine() -> Iterator[Finding]:
 def _safely(check: Callable[[], Finding]) -> Finding:
     try:
         return check()
-    except Exception as error:  # a broken library may raise anything at all
-        what = check.__doc__.rstrip(".")
-        return Finding("fail", f"{what}: {type(error).__name__}: {error}. To repair, {INSTALL}.")
+    except Exception as error:  # a broken library may raise anything
+        part = check.__doc__.rstrip(".")
+        return Finding("fail", f"{part}: {type(error).__name__}: {error}. To repair, {INSTALL}.")
 
 
 def _python() -> Finding:
@@ -70,7 +70,7 @@ def _ffmpeg() -> Finding:
 
 
 def _vectors() -> Finding:
-    """Motion vectors out of a clip encoded just now."""
+    """Motion vectors of a clip encoded just now."""
     from dmclib import codec
 
     noise = np.random.default_rng(0).integers(0, 256, size=(64, 96, 3), dtype=np.uint8)
@@ -82,31 +82,25 @@ def _vectors() -> Finding:
         motion = np.stack([f.motion for f in codec.read_frames(clip) if not f.is_key])
     dx, dy = np.median(motion[:, 0]), np.median(motion[:, 1])
     if (dx, dy) != (shift, 0):
-        return Finding(
-            "fail",
-            f"a texture moved {shift} px right reads as ({dx:g}, {dy:g}) px: this PyAV does not "
-            f"export the vectors this package needs; {INSTALL}.",
-        )
+        problem = "this PyAV does not export the vectors this package needs"
+        found = f"a texture moved {shift} px right reads as ({dx:g}, {dy:g}) px"
+        return Finding("fail", f"{found}: {problem}; {INSTALL}.")
     return Finding("ok", f"motion vectors are exported: {shift} px right reads as dx = {dx:+g}.")
 
 
 def _tvl1() -> Finding:
     """OpenCV with TV-L1 flow."""
-    others = [name for name in _installed() if re.fullmatch(r"opencv-(contrib-)?python.*", name)]
-    if not others:
-        return Finding(
-            "warn", "OpenCV is not installed: no TV-L1 flow. Install the extra `flow` to have it."
-        )
-    if len(others) > 1:
-        return Finding(
-            "fail",
-            f"{' and '.join(others)} overwrite each other: uninstall them all, then install "
-            "opencv-contrib-python-headless alone.",
-        )
+    builds = [name for name in _installed() if re.fullmatch(r"opencv-(contrib-)?python.*", name)]
+    if not builds:
+        remedy = "Install the extra `flow` to have it."
+        return Finding("warn", f"OpenCV is not installed: no TV-L1 flow. {remedy}")
+    if len(builds) > 1:
+        remedy = "uninstall them all, then install opencv-contrib-python-headless alone"
+        return Finding("fail", f"{' and '.join(builds)} overwrite each other: {remedy}.")
     import cv2
 
     cv2.optflow.DualTVL1OpticalFlow_create()
-    return Finding("ok", f"TV-L1 flow is there: {others[0]} {cv2.__version__}.")
+    return Finding("ok", f"TV-L1 flow is there: {builds[0]} {cv2.__version__}.")
 
 
 def _fast() -> Finding:
@@ -136,16 +130,13 @@ def _cache() -> Finding:
         write_text(paths.CACHE / "doctor.txt", "")
         (paths.CACHE / "doctor.txt").unlink()
     except OSError as error:
-        return Finding(
-            "fail", f"cache {paths.CACHE} cannot be written to ({error}): set DMC_CACHE elsewhere."
-        )
+        problem = f"cannot be written to ({error}): set DMC_CACHE elsewhere"
+        return Finding("fail", f"cache {paths.CACHE} {problem}.")
     free = shutil.disk_usage(paths.CACHE).free / 1e9
     if free < CACHE_GB:
-        return Finding(
-            "warn",
-            f"cache {paths.CACHE} is writable, but has {free:.1f} GB free where {CACHE_GB} are "
-            "wanted: set DMC_CACHE to a larger disk.",
-        )
+        room = f"only {free:.1f} GB free of the {CACHE_GB} needed"
+        remedy = "set DMC_CACHE to a larger disk"
+        return Finding("warn", f"cache {paths.CACHE} is writable, but has {room}: {remedy}.")
     return Finding("ok", f"cache {paths.CACHE} is writable, {free:.0f} GB free.")
 
 
@@ -156,8 +147,8 @@ def _lock() -> Finding:
         return Finding("warn", f"{lock} is not there, so versions cannot be compared with it.")
     pinned = re.findall(r"^([a-z0-9-]+)==([^ ]+)", lock.read_text(encoding="utf-8"), re.MULTILINE)
     installed = _installed()
-    # What is not installed is another platform's, or an extra's that nobody asked for. One name
-    # may be pinned more than once, each for its own Python or platform.
+    # A pinned package may belong to another platform or to an extra. A name may be pinned more
+    # than once, each for its own Python or platform.
     allowed = {name: [v for n, v in pinned if n == name] for name, _ in pinned}
     differ = [
         f"{name} {installed[name]} (locked: {' or '.join(versions)})"
@@ -172,5 +163,5 @@ def _lock() -> Finding:
 
 def _installed() -> dict[str, str]:
     """Name as the lock spells it -> version, of every installed distribution."""
-    found = metadata.distributions()
-    return {re.sub(r"[-_.]+", "-", d.metadata["Name"]).lower(): d.version for d in found}
+    everything = metadata.distributions()
+    return {re.sub(r"[-_.]+", "-", d.metadata["Name"]).lower(): d.version for d in everything}

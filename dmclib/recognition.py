@@ -7,11 +7,12 @@ its raw scores. Streams are fused from these means (:func:`evaluation.fuse`).
 
 import json
 import os
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -40,9 +41,6 @@ class StreamScores:
     classes: tuple[str, ...]
 
 
-# --- one clip -----------------------------------------------------------------------------------
-
-
 def recognise(
     path: str | Path,
     networks: DMCNet,
@@ -60,9 +58,8 @@ def recognise(
             fewer than 25, some frames count more than once.
         networks: trained, in evaluation mode, of any stream but flow, which no file holds. "rgb"
             sees the pictures of the frames' I-frames.
-        size: side of the crops, px, as in training.
-        height: px to which frames were scaled before cropping; None: they were not scaled.
-        reading: of vectors and residual, as in training.
+        size, height, reading: the crops' side, px; the height, px, to which frames were scaled
+            (None: not); of vectors and residual. All as in training.
 
     Raises:
         VideoError: the clip is missing, damaged or not as described above.
@@ -118,9 +115,6 @@ def _mean_scores(networks: DMCNet, frames: Sample, size: int, height: int | None
     return torch.stack(means).mean(dim=0).cpu()
 
 
-# --- a split ------------------------------------------------------------------------------------
-
-
 def score_split(
     config: TrainConfig, split: str = "test", *, first: int | None = None, device: str = "auto"
 ) -> Path:
@@ -140,7 +134,7 @@ def score_split(
         VideoError, DatasetError: a clip cannot be read, or is missing; the message names it.
     """
     count = "" if first is None else f"-{first}"
-    code = files.code_digest("fast", "recognition")  # that of training is in the folder's name
+    code = files.code_digest("fast", "recognition")  # training's is in the folder's name
     target = config.folder / f"clips-{split}{count}-{code}.safetensors"
     with suppress(ScoreFileError):  # not there, or cut short
         read_scores(target)
@@ -159,20 +153,17 @@ def score_split(
     for frames in tqdm(reads, config.stream, len(clips), unit="clip", leave=False):
         scores.append(_mean_scores(networks, frames, config.size, config.data.scaled_to))
     labels = np.array([clip.label for clip in clips], np.int64)
-    names = tuple(clip.name for clip in clips)
-    write_scores(
-        StreamScores(torch.stack(scores).numpy(), labels, names, tuple(dataset.classes)), target
-    )
+    names, classes = tuple(clip.name for clip in clips), tuple(dataset.classes)
+    write_scores(StreamScores(torch.stack(scores).numpy(), labels, names, classes), target)
     return target
 
 
 def _in_turn(clips: Sequence[data.Clip]) -> list[data.Clip]:
     """The first clip of each class, then the second of each, and so on."""
-    seen, turns = Counter(), {}
-    for clip in clips:
-        turns[clip.name] = (seen[clip.label], clip.label)
-        seen[clip.label] += 1
-    return sorted(clips, key=lambda clip: turns[clip.name])
+    by_label = defaultdict(list)
+    for clip in sorted(clips, key=lambda clip: clip.label):
+        by_label[clip.label].append(clip)
+    return [clip for turn in zip_longest(*by_label.values()) for clip in turn if clip]
 
 
 def compare_rules(
@@ -208,9 +199,6 @@ def compare_rules(
         row |= {"other": other["accuracy"], "other_low": other["low"], "other_high": other["high"]}
         row |= {"gain": gain, "gain_low": low, "gain_high": high}
     return rows
-
-
-# --- files --------------------------------------------------------------------------------------
 
 
 def write_scores(scores: StreamScores, path: Path) -> None:
