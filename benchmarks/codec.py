@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import numpy as np
 from dmclib.codec import packets, read_at, read_frames
 from dmclib.errors import VideoError
 from dmclib.speed.clips import decode_bare, default_clip, exhaust
-from dmclib.speed.timing import measure
+from dmclib.speed.timing import Call, measure
 
 # How many times as long as bare decoding we may take: the project's own limits.
 LIMITS = {"every frame": 3.0, "three P-frames": 2.0}
@@ -25,19 +26,18 @@ OTHER_PYTHON = "DMC_MVEXTRACTOR_PYTHON"
 def rows(clip: str | Path | None = None, *, repeats: int = 15) -> list[dict]:
     """Time reading a clip against bare decoding of the same frames.
 
-    Bare means: open the file, find the packets, decode them with vectors exported, on one thread as
-    we do, and look at neither pixels nor vectors. Ours makes RGB, motion and residual of them.
-    A third row is the package motion-vector-extractor, which brings its own FFmpeg and makes RGB
-    and a list of vectors; it runs in a process of its own, told when to start.
+    Bare means :func:`decode_bare`. Ours makes RGB, motion and residual of the frames. A third row
+    is the package motion-vector-extractor, which brings its own FFmpeg and makes RGB and a list of
+    vectors; it runs in a process of its own, told when to start.
 
     Args:
         clip: MPEG-4 Part 2 of three GOPs or more; see :func:`default_clip`.
         repeats: timed runs of each side.
 
     Returns:
-        One row a task: ``task``, ``clip``, ``frames`` that the other side decodes, ``bare_ms`` (or
-        ``theirs_ms``) and ``ours_ms`` (median of a run, milliseconds) with their quartiles,
-        ``ratio`` of ours to theirs, ``limit``.
+        One row per task: ``task``, ``clip``, ``frames`` that the other side decodes, ``bare_ms``
+        (or ``theirs_ms``) and ``ours_ms`` per run with quartiles, ``ratio`` of ours to theirs,
+        ``limit``.
 
     Raises:
         VideoError: ``clip`` cannot be read, or has fewer than three GOPs with P-frames.
@@ -57,25 +57,23 @@ def _beside_bare(clip: Path, repeats: int) -> list[dict]:
     asked = [gop[max(1, (len(gop) - 1) * k // 4)] for k, gop in enumerate(gops, 1)]
     needed = {n for gop, last in zip(gops, asked, strict=True) for n in range(gop[0], last + 1)}
     tasks = {
-        "every frame": (
-            len(is_key),
-            lambda: decode_bare(clip, range(len(is_key))),
-            lambda: exhaust(read_frames(clip)),
-        ),
-        "three P-frames": (
-            len(needed),
-            lambda: decode_bare(clip, needed),
-            lambda: read_at(clip, asked),
-        ),
+        "every frame": (range(len(is_key)), lambda: exhaust(read_frames(clip))),
+        "three P-frames": (needed, lambda: read_at(clip, asked)),
     }
-    found = []
-    for task, (frames, bare, ours) in tasks.items():
-        times = measure({"bare": bare, "ours": ours}, repeats=repeats)
-        row = {"task": task, "clip": clip.name, "frames": frames}
-        row |= times["bare"].ms("bare") | times["ours"].ms("ours")
-        row |= {"ratio": row["ours_ms"] / row["bare_ms"], "limit": LIMITS[task]}
-        found.append(row | {"repeats": repeats})
-    return found
+    table = []
+    for task, (numbers, ours) in tasks.items():
+        bare = partial(decode_bare, clip, numbers)
+        row = {"task": task, "clip": clip.name, "frames": len(numbers)}
+        table.append(row | _race("bare", bare, ours, LIMITS[task], repeats))
+    return table
+
+
+def _race(name: str, theirs: Call, ours: Call, limit: float, repeats: int) -> dict:
+    """The columns of a row that say how long both sides take."""
+    times = measure({name: theirs, "ours": ours}, repeats=repeats)
+    row = times[name].ms(name) | times["ours"].ms("ours")
+    ratio = row["ours_ms"] / row[f"{name}_ms"]
+    return row | {"ratio": ratio, "limit": limit, "repeats": repeats}
 
 
 def _beside_extractor(clip: Path, repeats: int) -> dict:
@@ -88,15 +86,10 @@ def _beside_extractor(clip: Path, repeats: int) -> dict:
         return row | {"needs": needed}
     try:
         with _extractor(python, clip) as theirs:
-            frames = theirs()
-            times = measure(
-                {"theirs": theirs, "ours": lambda: exhaust(read_frames(clip))}, repeats=repeats
-            )
+            row |= {"clip": clip.name, "frames": theirs()}
+            return row | _race("theirs", theirs, lambda: exhaust(read_frames(clip)), 1.0, repeats)
     except (OSError, ValueError) as error:
         return row | {"needs": f"an interpreter with motion-vector-extractor ({error})"}
-    row |= {"clip": clip.name, "frames": frames}
-    row |= times["theirs"].ms("theirs") | times["ours"].ms("ours")
-    return row | {"ratio": row["ours_ms"] / row["theirs_ms"], "limit": 1.0, "repeats": repeats}
 
 
 # Told to start by a line, answers with how many frames it has read.

@@ -1,6 +1,6 @@
-"""Rows of ``dmc bench flow``: what a frame's flow costs, and how near our TV-L1 is to OpenCV's.
+"""Rows of ``dmc bench flow``: the cost of a frame's flow, and how near our TV-L1 is to OpenCV's.
 
-All methods run in turn on the same pictures of 340x256, the size that the paper works at.
+All methods run in turn on the same pictures of 340x256, the paper's size.
 """
 
 from collections.abc import Iterator
@@ -18,52 +18,48 @@ from dmclib.flow import raft, tvl1
 from dmclib.speed.timing import Timing, measure, pinned
 
 WIDTH, HEIGHT = 340, 256
+BATCH = 64  # pairs at once on a GPU
 LIMIT_PX = 0.15  # median end-point difference to OpenCV's TV-L1: the project's own
 LIMIT_TIMES = 20.0  # how much faster than OpenCV on a core a GPU has to be, likewise
 
 
-def rows(*, repeats: int = 5, pairs: int = 20, batch: int = 64, seed: int = 0) -> list[dict]:
-    """Measure every method's time a pair, on one core, and TV-L1's agreement over real pairs.
+def rows(*, repeats: int = 5) -> list[dict]:
+    """Measure every method's time per pair, on one core, and TV-L1's agreement over real pairs.
 
     Args:
         repeats: timed pairs of each method, in turn.
-        pairs: how many pairs of real clips the agreement is worked out over.
-        batch: pairs at once on a GPU.
-        seed: of the drawing of pairs.
 
     Returns:
-        One row a method: ``task``, ``method``, ``pair_ms`` (median) with its quartiles and
-        ``times_tvl1`` (OpenCV's TV-L1 / this). One row for a GPU, with ``pair_ms`` at ``batch`` and
-        its ``limit_times``. One of ``agreement``: ``pairs``, and of the end-point differences of
-        all their pixels ``median_px``, ``mean_px``, ``p90_px``, ``worst_pair_px`` (its median) and
-        ``limit_px``. What cannot be measured here has ``needs``.
+        One row per method: ``task``, ``method``, ``pair_ms`` (median) with its quartiles and
+        ``times_tvl1`` (OpenCV's TV-L1 / this). One row for a GPU, with its ``limit_times``, and
+        that of :func:`agreement`. What cannot be measured here has ``needs``.
     """
-    puppet = Puppet(Recipe("walk", "test", seed, size=WIDTH, frames=2))
+    puppet = Puppet(Recipe("walk", "test", 0, size=WIDTH, frames=2))
     previous, current = (np.ascontiguousarray(picture[:HEIGHT]) for picture in puppet.frames())
-    found, missing = {}, []
+    calls, missing = {}, []
     for method in flow.METHODS:
         try:
             if method.startswith("raft"):
                 raft.load(method)
-            found[f"{method}, one core"] = lambda method=method: flow.estimate(
+            calls[f"{method}, one core"] = lambda method=method: flow.estimate(
                 previous, current, method=method
             )
         except CheckpointError:
-            name = raft.weights_path(method).name
-            missing.append({"task": "a pair", "method": method, "needs": f"the weights {name}"})
-    on_gpu = f"tvl1-torch, batch {batch} on a GPU"
+            needs = f"the weights {raft.weights_path(method).name}"
+            missing.append({"task": "a pair", "method": method, "needs": needs})
+    on_gpu = f"tvl1-torch, batch {BATCH} on a GPU"
     if torch.cuda.is_available():
         stills, moved = (
-            torch.from_numpy(picture).cuda().float().mean(-1).repeat(batch, 1, 1)
+            torch.from_numpy(picture).cuda().float().mean(-1).repeat(BATCH, 1, 1)
             for picture in (previous, current)
         )
-        found[on_gpu] = lambda: tvl1.estimate(stills, moved)
+        calls[on_gpu] = lambda: tvl1.estimate(stills, moved)
     else:
         missing.append({"task": "a pair", "method": on_gpu, "needs": "a CUDA GPU"})
     with pinned(1):
-        times = measure(found, repeats=repeats, warmup=1)
-        table = [_row(name, times, batch if name == on_gpu else 1) for name in times]
-        return [*table, *missing, agreement(pairs=pairs, seed=seed)]
+        times = measure(calls, repeats=repeats, warmup=1)
+        table = [_row(name, times, BATCH if name == on_gpu else 1) for name in times]
+        return [*table, *missing, agreement()]
 
 
 def _row(method: str, times: dict[str, Timing], batch: int) -> dict:
@@ -73,23 +69,27 @@ def _row(method: str, times: dict[str, Timing], batch: int) -> dict:
     return row | ({"limit_times": LIMIT_TIMES} if batch > 1 else {})
 
 
-def agreement(*, pairs: int = 20, seed: int = 0) -> dict:
-    """Hold ``tvl1-torch`` against OpenCV's TV-L1 over real pairs; a row of :func:`rows`."""
-    about = {"task": "agreement", "method": "tvl1-torch against tvl1", "pairs": pairs}
+def agreement(*, pairs: int = 20) -> dict:
+    """Hold ``tvl1-torch`` against OpenCV's TV-L1 over real pairs.
+
+    The row has, of the end-point differences of all their pixels, ``median_px``, ``mean_px``,
+    ``p90_px``, ``worst_pair_px`` (the largest median of a pair) and ``limit_px``.
+    """
+    row = {"task": "agreement", "method": "tvl1-torch against tvl1", "pairs": pairs}
     root = paths.data_root()
     if root is None:
-        return about | {"needs": "the real clips (DMC_SHARED_DATA)"}
-    apart = []
-    for previous, current in real_pairs(root, pairs, seed=seed):
+        return row | {"needs": "the real clips (DMC_SHARED_DATA)"}
+    errors = []
+    for previous, current in real_pairs(root, pairs):
         fields = [flow.estimate(previous, current, method=m) for m in ("tvl1-torch", "tvl1")]
-        apart.append(flow.endpoint_error(*fields))
-    median, p90 = np.quantile(apart, [0.5, 0.9]).tolist()
-    return about | {
+        errors.append(flow.endpoint_error(*fields))
+    median, p90 = np.quantile(errors, [0.5, 0.9]).tolist()
+    return row | {
         "clip": "bikes.m4v and UCF-101",
         "median_px": median,
-        "mean_px": float(np.mean(apart)),
+        "mean_px": float(np.mean(errors)),
         "p90_px": p90,
-        "worst_pair_px": max(float(np.median(field)) for field in apart),
+        "worst_pair_px": max(float(np.median(field)) for field in errors),
         "limit_px": LIMIT_PX,
     }
 
@@ -97,8 +97,8 @@ def agreement(*, pairs: int = 20, seed: int = 0) -> dict:
 def real_pairs(root: Path, count: int, *, seed: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Give successive frames of real clips, uint8 ``(256, 340, 3)``: previous, current.
 
-    Every fifth comes from ``clips/bikes.m4v``, the others from clips of ``ucf101-4class`` that
-    ``seed`` draws, as it draws the place in the clip.
+    Every fifth pair is of ``clips/bikes.m4v``, the others of ``ucf101-4class``; ``seed`` draws
+    clips and frames.
     """
     bikes = root / "clips" / "bikes.m4v"
     people = sorted((root / "ucf101-4class").rglob("*.avi"))

@@ -14,8 +14,7 @@ from pathlib import Path
 from torch.utils.data import Dataset
 
 from dmclib import codec, flow, paths
-from dmclib.data import Clip, DataConfig, loader, puppets
-from dmclib.errors import DatasetError
+from dmclib.data import Clip, loader, puppets
 from dmclib.flow import store
 from dmclib.speed import timing
 from dmclib.speed.clips import exhaust
@@ -28,36 +27,24 @@ PASS = 48  # samples that are timed together
 BATCH = 16  # clips
 
 
-def rows(prepared: str | Path | None = None, *, repeats: int = 5) -> list[dict]:
+def rows(*, repeats: int = 5) -> list[dict]:
     """Measure how fast training samples come, with 2, 1 and no workers, and where their time goes.
 
-    The files have just been read or written, so they are in memory (a warm page cache).
+    The files have just been written, so they are in memory (a warm page cache).
 
     Args:
-        prepared: a folder made by ``dmc prepare`` with flow; some of its clips are read. By
-            default, some of the real UCF-101 clips are prepared for the run, with DIS, or, where
-            they are not at hand, drawn puppets with their exact flow.
         repeats: timed passes of each row.
 
     Returns:
         For each part of the work a row with ``part_ms`` per sample on one core and its quartiles
-        over the passes. ``transport`` is what it costs to bring a finished sample from one worker
-        into a batch. The other parts are told apart by a profiler, whose own time is in them. Then
-        rows of ``samples_per_second``, the last with its ``limit``, and a row of stored
-        flow: ``read_ms`` of one random field of a closed file, its quartiles, and ``kb`` per field
-        (1000 bytes, container included), with ``limit_ms`` and ``limit_kb``.
-
-    Raises:
-        DatasetError: ``prepared`` is no prepared folder, or has no flow.
+        over the passes. ``transport`` brings a finished sample from one worker into a batch. The
+        other parts are told apart by a profiler, whose own time is in them. Then rows of
+        ``samples_per_second``, the last with its ``limit``, and a row of stored flow: ``read_ms``
+        of one random field of a closed file with quartiles, ``kb`` per field (1000 bytes, container
+        included), ``limit_ms`` and ``limit_kb``.
     """
     with tempfile.TemporaryDirectory() as folder, timing.pinned(1):
-        if prepared is not None:
-            source, clips = "prepared", DataConfig(prepared=str(prepared)).open().clips("train")
-        else:
-            source, clips = _prepare(Path(folder))
-        if any(clip.flow is None for clip in clips):
-            raise DatasetError(f"{prepared} has no flow to read; prepare it with --flow.")
-        clips = clips[:: max(1, len(clips) // CLIPS)][:CLIPS]
+        source, clips = _prepare(Path(folder))
         segments = loader.Segments([clips[n % len(clips)] for n in range(PASS)])
         parts = {name: spent.ms("part") for name, spent in _parts(segments, repeats).items()}
         streams = {
@@ -73,16 +60,12 @@ def rows(prepared: str | Path | None = None, *, repeats: int = 5) -> list[dict]:
         times = timing.measure(passes, repeats=repeats, warmup=1)
         field = {"task": "a stored field", "clip": source} | _stored_field(clips, 12 * repeats)
     parts["transport"] = times.pop("transport").ms("part", per=PASS)
-    ending = {"repeats": repeats}
-    costs = [{"task": f"a sample: {p}", "clip": source} | ms | ending for p, ms in parts.items()]
-    rates = [
-        {"task": f"samples, {name}", "clip": source}
-        | taken.rate("samples_per_second", PASS)
-        | ({"limit": LIMIT} if name == "2 workers" else {})
-        | ending
-        for name, taken in times.items()
-    ]
-    return [*costs, *rates, field]
+    table = [{"task": f"a sample: {part}", "clip": source} | ms for part, ms in parts.items()]
+    for name, taken in times.items():
+        row = {"task": f"samples, {name}", "clip": source}
+        table.append(row | taken.rate("samples_per_second", PASS))
+    table[-1]["limit"] = LIMIT  # two workers
+    return [*(row | {"repeats": repeats} for row in table), field]
 
 
 def _stored_field(clips: list[Clip], repeats: int) -> dict:
@@ -137,7 +120,7 @@ def _parts(segments: loader.Segments, repeats: int) -> dict[str, timing.Timing]:
 
 
 def _prepare(folder: Path) -> tuple[str, list[Clip]]:
-    """Make clips with flow: real ones where they are at hand."""
+    """Make clips with flow: real ones with DIS where they are at hand, else puppets with theirs."""
     root = (paths.data_root() or folder) / "ucf101-4class" / "videos"
     sources = sorted(root.glob("*/*.avi"))
     clips = []

@@ -1,11 +1,11 @@
 """Behind ``dmc bench``: run suites of speed rows, show them, keep them, compare two runs.
 
-A suite is a function that measures and returns rows. In a row, text and whole numbers (other than
-``repeats`` and sizes in bytes) name what was measured; the other numbers are the results. A row
-that this machine cannot measure has ``needs``: what is missing.
+In a suite's row, text and whole numbers (other than ``repeats`` and sizes in bytes) name what was
+measured; the other numbers are the results. A row that this machine cannot measure has ``needs``.
 """
 
 import json
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -77,7 +77,7 @@ def run(
                     raise
                 rows = [{"task": name, "needs": str(error)}]
             show(console, name, rows)
-            if all("needs" in row for row in rows):
+            if not _measured(rows):
                 continue  # an earlier file is worth more than nothing
             clips = sorted({row["clip"] for row in rows if "clip" in row})
             path = origin.save(rows, data=", ".join(clips) or "made for the run")
@@ -88,13 +88,9 @@ def run(
 
 
 def show(console: Console, title: str, rows: Rows) -> None:
-    """Print rows as tables, one for each set of columns, and a line for each that needs something.
-
-    Quartiles and numbers of repeats stay in the saved file.
-    """
+    """Print rows as tables, one for each set of columns, and a line for each that has ``needs``."""
     tables: dict[tuple, Table] = {}
-    for row in _measured(rows):
-        shown = {key: value for key, value in row.items() if not _is_detail(key)}
+    for shown in _measured(rows):
         if tuple(shown) not in tables:
             table = tables[tuple(shown)] = Table(title=title, title_justify="left")
             for key, value in shown.items():
@@ -134,7 +130,6 @@ def _by_name(rows: Rows) -> dict[tuple, dict]:
     """What names each row, and its number among those named alike -> its columns but details."""
     named: dict[tuple, dict] = {}
     for row in _measured(rows):
-        row = {key: value for key, value in row.items() if not _is_detail(key)}
         name = tuple(
             value
             for key, value in row.items()
@@ -145,15 +140,14 @@ def _by_name(rows: Rows) -> dict[tuple, dict]:
 
 
 def _measured(rows: Rows) -> Rows:
-    return [row for row in rows if "needs" not in row]
+    """The rows that hold results, without quartiles and repeats."""
+    detail = re.compile("repeats|.*(lower|upper).*")
+    measured = (row for row in rows if "needs" not in row)
+    return [{k: v for k, v in row.items() if not detail.fullmatch(k)} for row in measured]
 
 
 def _words(name: tuple) -> str:
     return " ".join(map(str, name[:-1]))
-
-
-def _is_detail(key: str) -> bool:
-    return key == "repeats" or any(word in key for word in ("lower", "upper", "quartile"))
 
 
 def _text(value) -> str:

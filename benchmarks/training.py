@@ -52,9 +52,9 @@ def rows(*, size: int = 224, clips: int | None = None, repeats: int | None = Non
         config = TrainConfig(data=DataConfig(), epochs=1, size=size, **chosen)
         batch = clips or (config.clips_per_batch if on_gpu else 2)
         frames = batch * config.segments
-        taken = _time(config, batch, device, repeats)
         row = {"task": kind(config), "device": device, "size": size, "clips_per_batch": batch}
-        row |= {"frames_per_batch": frames} | taken.rate("frames_per_second", frames)
+        row |= {"frames_per_batch": frames}
+        row |= _time(config, batch, device, repeats).rate("frames_per_second", frames)
         found.append(row | {"repeats": repeats})
     return found
 
@@ -65,9 +65,8 @@ def _time(config: TrainConfig, clips: int, device: str, repeats: int) -> Timing:
     fields = (torch.randn(clips * config.segments, n, *shape, device=device) for n in (2, 3, 2))
     labels = torch.arange(clips, device=device) % CLASSES
     batch = Batch(transforms.Sample(*fields), labels, torch.arange(clips))
-    networks = training.build_networks(config, CLASSES).to(
-        device, memory_format=torch.channels_last
-    )
+    networks = training.build_networks(config, CLASSES)
+    networks.to(device, memory_format=torch.channels_last)
     endless = SimpleNamespace(items=range(10**9))  # learning rates need the length of a training
     loop = Loop(config, networks.train(), endless, ProcessGroup(torch.device(device)))
     return measure({"step": lambda: loop.step(0, batch)}, repeats=repeats, warmup=3)["step"]

@@ -1,10 +1,7 @@
 """The networks as fast as the machine allows, for inference; the same answers."""
 
 from dmclib.fast.select import TOLERANCE as TOLERANCE
-from dmclib.fast.select import TOLERANCES as TOLERANCES
 from dmclib.fast.select import CompiledGenerator as CompiledGenerator
 from dmclib.fast.select import generator as generator
-from dmclib.fast.select import knows as knows
-from dmclib.fast.select import parts as parts
 from dmclib.fast.stream import classify as classify
 from dmclib.fast.stream import read_ahead as read_ahead

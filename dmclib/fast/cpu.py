@@ -1,9 +1,7 @@
 """The dense generator on the processor: ``dense_generator.c``, compiled when it is first needed.
 
-It is compiled for this very processor and kept under :data:`dmclib.paths.CACHE`.
-
-All is float32. A processor's bfloat16 instructions would do two products at once, with three digits
-less; Winograd's F(4, 3) already gains as much.
+It is compiled for this very processor and kept under :data:`dmclib.paths.CACHE`. All is float32:
+bfloat16 would gain as much as Winograd's F(4, 3) does, and lose three digits.
 """
 
 import ctypes
@@ -29,10 +27,9 @@ COMPILE_SECONDS = 60
 
 
 class Stack:
-    """A dense stack of 3x3 convolutions on as many threads as torch uses.
+    """A dense stack of 3x3 convolutions on torch's own threads (OpenMP), with torch's rules.
 
-    The threads are torch's own (OpenMP), with its rules: any thread may call it; a process forked
-    after first use, such as a loader's worker, may use one thread only.
+    Any thread may call it. A process forked after first use may use one thread only.
 
     Args:
         weights: of each layer, float32 (outputs, inputs, 3, 3), the inputs from the oldest map to
@@ -73,24 +70,12 @@ class Stack:
         scratch = getattr(self._scratch, "kept", None)
         if scratch is None or len(scratch) < threads * floats:
             scratch = self._scratch.kept = torch.empty(threads * floats)
-        self._library.dense_generator(
-            motion.data_ptr(),
-            residual[0].data_ptr() if residual else None,
-            self._in_channels,
-            layers,
-            widths,
-            self._weights.data_ptr(),
-            self._biases.data_ptr(),
-            self._slope,
-            self._correction,
-            count,
-            height,
-            width,
-            strips,
-            threads,
-            scratch.data_ptr(),
-            cue.data_ptr(),
-        )
+        inputs = motion.data_ptr(), residual[0].data_ptr() if residual else None, self._in_channels
+        stack = layers, widths, self._weights.data_ptr(), self._biases.data_ptr()
+        sizes = count, height, width, strips, threads
+        places = scratch.data_ptr(), cue.data_ptr()
+        after = self._slope, self._correction
+        self._library.dense_generator(*inputs, *stack, *after, *sizes, *places)
         return cue
 
     def trials(self) -> list[tuple[Callable[..., Tensor], tuple[int, int, int]]]:
@@ -126,7 +111,13 @@ def library() -> ctypes.CDLL:
     Raises:
         DMCError: there is no C compiler, or it fails.
     """
-    command = shlex.split(os.environ.get("CC", "")) or [_find_compiler()]
+    named = shlex.split(os.environ.get("CC", ""))
+    command = named or [*filter(None, map(shutil.which, ("cc", "gcc", "clang")))][:1]
+    if not command:
+        raise DMCError(
+            "there is no C compiler (cc, gcc or clang) for the fast generator: install one, or "
+            "name it in CC. Until then PyTorch's own form is used, several times slower."
+        )
     native = "-march=native" if platform.machine() in ("x86_64", "AMD64") else "-mcpu=native"
     command += ["-O3", native, "-fopenmp", "-shared", "-fPIC"]
     source = SOURCE.read_text(encoding="utf-8")
@@ -147,16 +138,6 @@ def library() -> ctypes.CDLL:
     code.dense_generator.argtypes += [ctypes.c_float, *[number] * 6, pointer, pointer]
     code.dense_generator.restype = None
     return code
-
-
-def _find_compiler() -> str:
-    for name in ("cc", "gcc", "clang"):
-        if found := shutil.which(name):
-            return found
-    raise DMCError(
-        "there is no C compiler (cc, gcc or clang) for the fast generator: install one, or name "
-        "it in CC. Until then PyTorch's own form is used, several times slower."
-    )
 
 
 def _compile(command: list[str]) -> None:

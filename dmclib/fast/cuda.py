@@ -30,12 +30,9 @@ OUTPUTS = 4  # channels that a thread makes together, as in the source
 
 
 class Stack:
-    """A dense stack of 3x3 convolutions; see :class:`dmclib.fast.cpu.Stack`.
+    """:class:`dmclib.fast.cpu.Stack` on a GPU, ``device``.
 
-    Args:
-        weights, biases, slope, correction: as there.
-        device: the GPU.
-        dtype: of inputs, maps and cue, float32 or bfloat16; sums are float32.
+    Inputs, maps and cue have ``dtype``, float32 or bfloat16; sums are float32.
 
     Raises:
         DMCError: it cannot be compiled, or no tile fits into the GPU's shared memory.

@@ -39,7 +39,7 @@ class CompiledGenerator:
         self.network = network
         weight = network.to_cue.weight
         self._device, self._dtype = weight.device, weight.dtype
-        self._in_channels = 2 + network.config.residual_channels
+        self._channels = [*filter(None, (2, network.config.residual_channels))]  # of the inputs
         on_cpu = self._device.type == "cpu"
         types = [torch.float32] if on_cpu else [torch.float32, torch.bfloat16]
         if not knows(network) or self._dtype not in types:
@@ -52,7 +52,7 @@ class CompiledGenerator:
 
     def __call__(self, motion: Tensor, residual: Tensor) -> Tensor:
         """The cue, as :class:`DenseGenerator` gives it."""
-        inputs = [motion, residual] if self._in_channels > 2 else [motion]
+        inputs = [motion, residual][: len(self._channels)]
         if torch.is_grad_enabled() or not self._takes(*inputs):
             return self.network(motion, residual)
         return self._stack(*(x.contiguous() for x in inputs))
@@ -66,7 +66,7 @@ class CompiledGenerator:
             and x.ndim == 4
             and x.numel()
             and x.shape == (first[0], channels, *first[2:])
-            for x, channels in zip(inputs, (2, self._in_channels - 2), strict=False)
+            for x, channels in zip(inputs, self._channels, strict=True)
         )
 
     @torch.inference_mode()
@@ -75,9 +75,8 @@ class CompiledGenerator:
         network = copy.deepcopy(self.network).float().cpu()
         dice = torch.Generator().manual_seed(0)
         for run, (count, height, width) in self._stack.trials():
-            channels = [2, self._in_channels - 2] if self._in_channels > 2 else [2]
-            inputs = [torch.randn(count, n, height, width, generator=dice) for n in channels]
-            inputs = [x.to(self._dtype) for x in inputs]
+            shapes = [(count, channels, height, width) for channels in self._channels]
+            inputs = [torch.randn(shape, generator=dice).to(self._dtype) for shape in shapes]
             cue = run(*(x.to(self._device) for x in inputs)).float().cpu()
             expected = network(*(x.float() for x in [*inputs, inputs[0]][:2]))
             gap = (cue - expected).abs().max().item()

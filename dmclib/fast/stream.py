@@ -33,12 +33,10 @@ def classify(
     """Score every P-frame of a clip, in order, while reading it.
 
     Args:
-        path: MPEG-4 Part 2 as :func:`dmclib.codec.encode` writes it; I-frames carry no motion and
-            are skipped.
+        path: MPEG-4 Part 2 as :func:`dmclib.codec.encode` writes it; I-frames are skipped.
         network: a :class:`dmclib.models.DMCNet` in evaluation mode, on ``device``.
-        size: (height, width) of the centre crop (``transforms.center_crop``).
-        batch: P-frames that the network takes at once, and the delay before the first score. At
-            most two batches are in memory.
+        size: (height, width) of the centre crop.
+        batch: P-frames that the network takes at once; at most two batches are in memory.
         device: where the network is.
 
     Yields:
@@ -53,9 +51,12 @@ def classify(
     batches = _batches(path, batch)
     # If the caller stops early: first the thread ends, then the file is closed.
     with closing(batches), closing(read_ahead(batches)) as ahead:
-        for indices, sample in ahead:
+        for indices, motion, residual in ahead:
             with torch.inference_mode():
-                logits, _ = network(*_prepared(sample, size, device))
+                # The residual is int16 until it is on the device: less to move.
+                sample = transforms.Sample(motion.to(device), residual.to(device).float())
+                sample = transforms.normalize(transforms.center_crop(sample, size))
+                logits, _ = network(sample.motion, sample.residual)
             yield from zip(indices, logits.float().cpu(), strict=True)
 
 
@@ -68,14 +69,13 @@ def read_ahead(items: Iterator[Item]) -> Iterator[Item]:
             yield item
 
 
-def _batches(path: str | Path, batch: int) -> Iterator[tuple[list[int], transforms.Sample]]:
+def _batches(path: str | Path, batch: int) -> Iterator[tuple[list[int], Tensor, Tensor]]:
     """Yield indices, whole motion and whole residual (int16) of the next P-frames."""
     frames: list[codec.CompressedFrame] = []
 
-    def stacked() -> tuple[list[int], transforms.Sample]:
-        motion = torch.from_numpy(np.stack([frame.motion for frame in frames]))
-        residual = torch.from_numpy(np.stack([frame.residual for frame in frames]))
-        return [frame.index for frame in frames], transforms.Sample(motion, residual)
+    def stacked() -> tuple[list[int], Tensor, Tensor]:
+        fields = zip(*((frame.motion, frame.residual) for frame in frames), strict=True)
+        return [frame.index for frame in frames], *(torch.from_numpy(np.stack(f)) for f in fields)
 
     damage = None
     try:
@@ -94,13 +94,3 @@ def _batches(path: str | Path, batch: int) -> Iterator[tuple[list[int], transfor
         yield stacked()
     if damage is not None:
         raise damage
-
-
-def _prepared(
-    sample: transforms.Sample, size: tuple[int, int], device: str
-) -> tuple[Tensor, Tensor]:
-    """What the network takes; the int16 residual is converted on the device."""
-    sample = sample.to(device)
-    sample = transforms.Sample(sample.motion, sample.residual.float())
-    sample = transforms.normalize(transforms.center_crop(sample, size))
-    return sample.motion, sample.residual

@@ -25,8 +25,8 @@ def rows(
     """Time the whole path and the cue alone against OpenCV's TV-L1, in turn in one run.
 
     Over the whole path both sides end in the same ResNet-18 at 224 px. The cue and TV-L1 alone see
-    pictures of the clip's size. "In bfloat16" is the classifier alone (torch's autocast), for which
-    newer processors have instructions; what it does to accuracy is not measured here.
+    pictures of the clip's size. "In bfloat16" is the classifier alone (torch's autocast); what it
+    does to accuracy is not measured here.
 
     Args:
         clip: MPEG-4 Part 2; see :func:`clips.default_clip`.
@@ -84,21 +84,13 @@ def _in_bfloat16(network: models.DMCNet, device: str) -> stream.Network:
     return call
 
 
-def by_cue(clip: Path, network: stream.Network, frames: int, *, batch: int, device: str) -> Call:
+def by_cue(clip: Path, network: stream.Network, frames: int, **setting) -> Call:
     """A call that scores the first ``frames`` P-frames as :func:`dmclib.fast.classify` does."""
-    return lambda: exhaust(
-        islice(stream.classify(clip, network, batch=batch, device=device), frames)
-    )
+    return lambda: exhaust(islice(stream.classify(clip, network, **setting), frames))
 
 
 def by_flow(
-    clip: Path,
-    classifier: nn.Module,
-    frames: int,
-    *,
-    method: flow.Method,
-    batch: int,
-    device: str,
+    clip: Path, classifier: nn.Module, frames: int, *, method: flow.Method, batch: int, device: str
 ) -> Call:
     """A call that decodes pictures, estimates the flow into ``frames`` of them, and scores it."""
 
@@ -127,9 +119,8 @@ def curves(
 
     Args:
         clip: MPEG-4 Part 2 with one frame more than the longest of ``frames``.
-        frames: axis "frames": the cost of a whole video when its first frames, so many, are looked
-            at: by DMC-Net's stream (vectors and residual, generator, ResNet-18), and by RGB, DIS
-            and the same classifier.
+        frames: axis "frames": so many first frames of a video, by DMC-Net's stream (vectors and
+            residual, generator, ResNet-18), and by RGB, DIS and the same classifier.
         sizes: axis "size": one frame of this side, px, for the parts alone.
         batches: axis "batch": one frame's share of a batch at 224 px, for the networks alone.
         repeats: timed runs.
@@ -143,8 +134,7 @@ def curves(
     def note(axis: str, x: int, calls: Mapping[str, Call], per: int = 1) -> None:
         for name, timing in measure(calls, repeats=repeats, warmup=1).items():
             row = {"table": "curve", "axis": axis, "x": x, "method": name, "device": device}
-            times = timing.ms("one", per=per)
-            found.append(row | {key[4:]: ms for key, ms in times.items()} | {"repeats": repeats})
+            found.append(row | timing.ms(per=per) | {"repeats": repeats})
 
     classifier = models.motion_resnet18(400).eval().to(device)
     generator = fast.generator(models.DenseGenerator().eval().to(device))

@@ -11,7 +11,7 @@ from dmclib import fast, models
 from dmclib.speed.timing import Call, forward, measure
 
 
-def limits(device: str, *, repeats: int = 10) -> dict[str, float]:
+def limits(device: str) -> dict[str, float]:
     """What this machine gives to the simplest of programs, measured: the two sides of a roofline.
 
     Each is the first quartile of its times, so that other programs do not lower the limit.
@@ -25,7 +25,7 @@ def limits(device: str, *, repeats: int = 10) -> dict[str, float]:
     source = torch.zeros(64 * 2**20, device=device)
     target = torch.empty_like(source)
     calls = {"product": lambda: torch.mm(a, b), "copy": lambda: target.copy_(source)}
-    times = measure(calls, repeats=repeats)
+    times = measure(calls, repeats=10)
     return {
         "gflops": 2 * 2048**3 / times["product"].lower / 1e9,
         "gb_per_s": 2 * source.nbytes / times["copy"].lower / 1e9,
@@ -35,13 +35,9 @@ def limits(device: str, *, repeats: int = 10) -> dict[str, float]:
 def generator_floor(machine: Mapping[str, float], *, size: int = 224) -> dict[str, float]:
     """The least time that one cue can take here, if only input and output pass through memory.
 
-    Args:
-        machine: what :func:`limits` measured.
-        size: side of the picture.
-
-    Returns:
-        Milliseconds: ``compute_ms`` (multiply-adds at the machine's peak), ``memory_ms`` (five
-        planes in, two out, float32), and ``floor_ms``, the larger.
+    ``machine`` is what :func:`limits` measured, ``size`` the side of the picture. In milliseconds:
+    ``compute_ms`` (multiply-adds at the machine's peak), ``memory_ms`` (five planes in, two out,
+    float32), and ``floor_ms``, the larger.
     """
     shapes = (1, 2, size, size), (1, 3, size, size)
     operations = 2 * models.count_macs(models.DenseGenerator(), *shapes)
@@ -50,7 +46,7 @@ def generator_floor(machine: Mapping[str, float], *, size: int = 224) -> dict[st
     return {"compute_ms": compute, "memory_ms": memory, "floor_ms": max(compute, memory)}
 
 
-def rows(*, size: int = 224, repeats: int = 15) -> list[dict]:
+def rows() -> list[dict]:
     """Time the generator's forms against the paper's own, in turn, and the machine's floor.
 
     The paper's own is ``eager``: PyTorch, all maps stacked before every layer
@@ -65,13 +61,15 @@ def rows(*, size: int = 224, repeats: int = 15) -> list[dict]:
         the ``floor_ms`` of :func:`generator_floor`, how many times that this form takes, and the
         largest difference of its cue from eager's. What cannot run says what it ``needs``.
     """
-    found = rows_on("cpu", batches=[1, 8], size=size, repeats=repeats)
+    found = rows_on("cpu", batches=[1, 8])
     if torch.cuda.is_available():
-        return found + rows_on("cuda", batches=[1, 64], size=size, repeats=repeats)
+        return found + rows_on("cuda", batches=[1, 64])
     return [*found, {"task": "cue", "device": "cuda", "needs": "a CUDA GPU"}]
 
 
-def rows_on(device: str, *, batches: Sequence[int], size: int, repeats: int) -> list[dict]:
+def rows_on(
+    device: str, *, batches: Sequence[int], size: int = 224, repeats: int = 15
+) -> list[dict]:
     """The rows of one device; see :func:`rows`."""
     floor = generator_floor(limits(device), size=size)["floor_ms"]
     network = models.DenseGenerator().eval().to(device)

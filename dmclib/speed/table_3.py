@@ -60,28 +60,21 @@ def networks(size: int, batch: int, device: str) -> dict[str, Call]:
     }
 
 
-# Method -> what it runs on every frame, on I-frames alone and on P-frames alone.
-_COVIAR = {"every": [], "I": ["ResNet-152 RGB"], "P": ["ResNet-18 vectors", "ResNet-18 residual"]}
+# Method -> what prepares a frame; the networks on every frame, on I-frames and on P-frames alone.
+_I, _P = {"I": ["ResNet-152 RGB"]}, ["ResNet-18 vectors", "ResNet-18 residual"]
 METHODS = {
-    "two-stream GoogLeNet": {"every": ["GoogLeNet RGB", "GoogLeNet flow"], "I": [], "P": []},
-    "two-stream ResNet-152": {"every": ["ResNet-152 RGB", "ResNet-152 flow"], "I": [], "P": []},
-    "CoViAR": _COVIAR,
-    "CoViAR + TV-L1": _COVIAR | {"P": [*_COVIAR["P"], "ResNet-18 flow"]},
-    "DMC-Net": _COVIAR | {"P": [*_COVIAR["P"], "generator + ResNet-18"]},
+    "two-stream GoogLeNet": (["RGB", "TV-L1"], {"every": ["GoogLeNet RGB", "GoogLeNet flow"]}),
+    "two-stream ResNet-152": (["RGB", "TV-L1"], {"every": ["ResNet-152 RGB", "ResNet-152 flow"]}),
+    "CoViAR": (["vectors and residual"], _I | {"P": _P}),
+    "CoViAR + TV-L1": (["vectors and residual", "TV-L1"], _I | {"P": [*_P, "ResNet-18 flow"]}),
+    "DMC-Net": (["vectors and residual"], _I | {"P": [*_P, "generator + ResNet-18"]}),
 }
 # One needs the other's output. Taken apart to see where the time goes; one call at the same time
 # as others.
 CHAINS = {"generator + ResNet-18": ("generator", "ResNet-18 cue")}
-PREPARATION = {
-    "two-stream GoogLeNet": ["RGB", "TV-L1"],
-    "two-stream ResNet-152": ["RGB", "TV-L1"],
-    "CoViAR": ["vectors and residual"],
-    "CoViAR + TV-L1": ["vectors and residual", "TV-L1"],
-    "DMC-Net": ["vectors and residual"],
-}
 
 
-def preparation(clip: Path, *, repeats: int, frames: int = 36) -> dict[str, Timing]:
+def preparation(clip: Path, *, repeats: int) -> dict[str, Timing]:
     """Time what one frame costs before the networks, on the processor.
 
     "RGB" decodes pictures; "vectors and residual" decodes those with motion and residual; "TV-L1"
@@ -89,10 +82,9 @@ def preparation(clip: Path, *, repeats: int, frames: int = 36) -> dict[str, Timi
 
     Args:
         clip: MPEG-4 Part 2.
-        repeats: timed runs, each over the clip's first ``frames`` frames (one pair for TV-L1).
-        frames: how many.
+        repeats: timed runs, each over the clip's first 36 frames (one pair for TV-L1).
     """
-    pair = list(islice(codec.decode_rgb(clip), 2))
+    pair, frames = list(islice(codec.decode_rgb(clip), 2)), 36
     calls = {
         "RGB": lambda: exhaust(islice(codec.decode_rgb(clip), frames)),
         "vectors and residual": lambda: exhaust(islice(codec.read_frames(clip), frames)),
@@ -114,15 +106,15 @@ def table_3a(
     """Rows of Table 3 (a): milliseconds per frame, averaged over a GOP of twelve frames.
 
     An I-frame costs CoViAR and DMC-Net one ResNet-152, a P-frame the small networks; so a frame
-    costs (I + 11 P) / 12 on average. The paper says "average per-frame", and its 0.59 ms is less
-    than one ResNet-152 takes there. Two-stream methods run both networks on every frame.
+    costs (I + 11 P) / 12 on average, as the paper's 0.59 ms, which is less than one ResNet-152
+    takes there. Two-stream methods run both networks on every frame.
 
     Args:
         prepared: what :func:`preparation` returned.
         size: side of the networks' input.
         batches: frames that a network takes at once; 1 in the paper.
         repeats: timed passes of each.
-        device: of the networks; by default :func:`choose_device`.
+        device: of the networks.
 
     Returns:
         One row per method and batch: ``preprocess_ms``, ``networks_ms`` (one after another),
@@ -132,14 +124,13 @@ def table_3a(
         another.
     """
     device, rows = device or choose_device(), []
-    groups = {tuple(n) for uses in METHODS.values() for n in uses.values() if len(n) > 1}
+    groups = {tuple(n) for _, uses in METHODS.values() for n in uses.values() if len(n) > 1}
     for batch in batches:
-        calls = networks(size, batch, device)
+        calls, together = networks(size, batch, device), {}
         with ExitStack() as stack:
-            together = {
-                names: stack.enter_context(at_once([calls[name] for name in names], device))
-                for names in groups
-            }
+            for names in groups:
+                call = at_once([calls[name] for name in names], device)
+                together[names] = stack.enter_context(call)
             times = measure(calls | together, repeats=repeats, warmup=1)
         for method in METHODS:
             setting = {"method": method, "device": device, "size": size, "batch": batch}
@@ -148,20 +139,18 @@ def table_3a(
 
 
 def _method_rows(setting: dict, times: Mapping, prepared: Mapping, repeats: int) -> list[dict]:
-    uses, batch = METHODS[setting["method"]], setting["batch"]
+    (preparations, uses), batch = METHODS[setting["method"]], setting["batch"]
     share = {"every": 1 / batch, "I": 1 / GOP / batch, "P": (GOP - 1) / GOP / batch}
-    before = [(name, prepared[name], 1.0) for name in PREPARATION[setting["method"]]]
-    single = [
-        (name, times[name], share[kind])
-        for kind in uses
-        for group in uses[kind]
-        for name in CHAINS.get(group, (group,))
-    ]
-    groups = [(names, share[kind]) for kind, names in uses.items() if names]
+    before = [(name, prepared[name], 1.0) for name in preparations]
+    single, groups = [], []
+    for kind, names in uses.items():
+        links = [link for name in names for link in CHAINS.get(name, (name,))]
+        single += [(link, times[link], share[kind]) for link in links]
+        groups.append((times[tuple(names) if len(names) > 1 else names[0]], share[kind]))
     sums = {
         "preprocess": _sum([part[1:] for part in before]),
         "networks": _sum([part[1:] for part in single]),
-        "at_once": _sum([(times[tuple(n) if len(n) > 1 else n[0]], w) for n, w in groups]),
+        "at_once": _sum(groups),
     }
     for name, last in (("total", "networks"), ("total_at_once", "at_once")):
         sums[name] = _sum([(sums["preprocess"], 1), (sums[last], 1)])
@@ -176,7 +165,7 @@ def _method_rows(setting: dict, times: Mapping, prepared: Mapping, repeats: int)
     return [row | {"repeats": repeats}, *parts]
 
 
-OPENCV = {"TV-L1 (OpenCV)": "tvl1", "Farneback": "farneback", "DIS": "dis"}
+OPENCV = ("TV-L1 (OpenCV)", "Farneback", "DIS")  # run on the processor
 
 
 def flow_methods(size: int, device: str) -> dict[str, Call]:
@@ -186,30 +175,23 @@ def flow_methods(size: int, device: str) -> dict[str, Call]:
     pair = [torch.from_numpy(p).to(device).permute(2, 0, 1)[None] / 127.5 - 1 for p in pictures]
     fields = [torch.randn(1, n, size, size, device=device) for n in (2, 3)]
 
-    def opencv(method: flow.Method) -> Call:
-        return lambda: flow.estimate(*pictures, method=method)
-
-    def in_torch() -> None:
-        exhaust(flow.estimate_clip(pictures, method="tvl1-torch", device=device))
+    def by(method: flow.Method) -> Call:
+        return lambda: flow.estimate(*pictures, method=method, device=device)
 
     def ready(network: nn.Module) -> nn.Module:
         return network.eval().to(device)
 
     raft = torchvision.models.optical_flow
-    large, small = (ready(make(weights=None)) for make in (raft.raft_large, raft.raft_small))
-    generator = fast.generator(ready(models.DenseGenerator()))
-    tvl1, farneback, dis = (opencv(method) for method in OPENCV.values())
+    pwc = partial(models.summed, ready(models.DenseGenerator(PWC)))
     return {
-        "TV-L1 (OpenCV)": tvl1,
-        "TV-L1 (torch)": in_torch,
-        "Farneback": farneback,
-        "DIS": dis,
-        "RAFT large": forward(large, *pair),
-        "RAFT small": forward(small, *pair),
-        "PWC-size estimator": forward(
-            partial(models.summed, ready(models.DenseGenerator(PWC))), *fields
-        ),
-        "DMC generator": forward(generator, *fields),
+        "TV-L1 (OpenCV)": by("tvl1"),
+        "TV-L1 (torch)": by("tvl1-torch"),
+        "Farneback": by("farneback"),
+        "DIS": by("dis"),
+        "RAFT large": forward(ready(raft.raft_large(weights=None)), *pair),
+        "RAFT small": forward(ready(raft.raft_small(weights=None)), *pair),
+        "PWC-size estimator": forward(pwc, *fields),
+        "DMC generator": forward(fast.generator(ready(models.DenseGenerator())), *fields),
     }
 
 
@@ -226,7 +208,7 @@ def table_3b(
         size: side of the pictures that all of them see, a multiple of 8 from 128 px (RAFT's terms).
         repeats: timed runs, one pair each.
         methods: keys of :func:`flow_methods`; all by default.
-        device: of whatever runs in torch; OpenCV's methods run on the processor.
+        device: of whatever runs in torch.
 
     Returns:
         One row per method: ``ms``, ``fps``, ``with_resnet18_ms`` (both medians added, as in the
@@ -246,8 +228,7 @@ def table_3b(
     behind = times.pop("ResNet-18")
     for name, alone in times.items():
         both, place = _sum([(alone, 1), (behind, 1)]), "cpu" if name in OPENCV else device
-        row = {"table": "3b", "method": name, "device": place, "size": size}
-        row |= {key.removeprefix("alone_"): value for key, value in alone.ms("alone").items()}
+        row = {"table": "3b", "method": name, "device": place, "size": size} | alone.ms()
         row |= {"fps": 1 / alone.median} | both.ms("with_resnet18")
         rows.append(row | {"with_resnet18_fps": 1 / both.median, "repeats": repeats})
     return rows

@@ -6,7 +6,7 @@ does meanwhile falls on both alike, and their ratio stands even where the times 
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,13 +30,14 @@ class Timing:
         lower, median, upper = np.quantile(seconds, [0.25, 0.5, 0.75]).tolist()
         return cls(median, lower, upper, len(seconds))
 
-    def ms(self, name: str, *, per: float = 1) -> dict[str, float]:
+    def ms(self, name: str = "", *, per: float = 1) -> dict[str, float]:
         """Columns of a speed row: ``<name>_ms`` and its quartiles ``_lower_ms``, ``_upper_ms``.
 
         ``per`` divides all three: the frames of a batch, for milliseconds per frame.
         """
         sides = {"": self.median, "_lower": self.lower, "_upper": self.upper}
-        return {f"{name}{side}_ms": 1e3 * seconds / per for side, seconds in sides.items()}
+        columns = {f"{name}{side}_ms": 1e3 * seconds / per for side, seconds in sides.items()}
+        return {column.removeprefix("_"): ms for column, ms in columns.items()}
 
     def rate(self, name: str, count: float) -> dict[str, float]:
         """Columns of a speed row: ``count`` per second as ``name``, its quartiles as their own."""
@@ -46,23 +47,15 @@ class Timing:
 def measure(
     functions: Mapping[str, Call], *, repeats: int = 15, warmup: int = 2
 ) -> dict[str, Timing]:
-    """Time functions against each other.
+    """Time functions against each other, called in the order given, again and again.
 
     On a CUDA GPU a call's time lies between two events on its current stream, one before the call
     and one behind all work that it has queued; a function that uses further streams must join them
     before it returns. Work on the processor falls between the events and counts too. Without a GPU
-    it is wall time.
-
-    Args:
-        functions: name -> what to call; called in this order, again and again.
-        repeats: timed calls of each.
-        warmup: untimed calls of each beforehand (caches, memory pools, GPU kernels).
-
-    Returns:
-        Name -> :class:`Timing`, in the order given.
+    it is wall time. ``warmup`` calls of each come first, untimed (caches, memory pools, kernels).
 
     Raises:
-        ValueError: ``repeats`` below 1.
+        ValueError: ``repeats``, the timed calls of each, is below 1.
     """
     if repeats < 1:
         raise ValueError(f"repeats is {repeats}; at least one call must be timed.")
@@ -102,16 +95,13 @@ def pinned(threads: int) -> Iterator[None]:
         import cv2  # an optional extra
     except ImportError:
         cv2 = None
-    before = torch.get_num_threads(), cv2 and cv2.getNumThreads()
-    torch.set_num_threads(threads)
-    if cv2:
-        cv2.setNumThreads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before[0])
+    with ExitStack() as restore:
+        restore.callback(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(threads)
         if cv2:
-            cv2.setNumThreads(before[1])
+            restore.callback(cv2.setNumThreads, cv2.getNumThreads())
+            cv2.setNumThreads(threads)
+        yield
 
 
 def forward(network: Callable, *inputs: torch.Tensor) -> Call:

@@ -54,7 +54,7 @@ def network(**settings) -> DenseGenerator:
 
 def stack(of: DenseGenerator, dtype=torch.float32):
     """The CUDA form of a network, as ``fast.CompiledGenerator`` makes it on a GPU."""
-    return cuda.Stack(**fast.parts(of), device=CPU, dtype=dtype)
+    return cuda.Stack(**fast.select.parts(of), device=CPU, dtype=dtype)
 
 
 def pictures(count, height, width, planes=(2, 3)):
