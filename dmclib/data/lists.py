@@ -1,8 +1,8 @@
-"""Split lists: which videos are for training and which for testing, one name a line.
+"""Split lists: which videos are for training and which for testing, one name per line.
 
-A name is ``<class>/<file name>``. Lists come from outside and decide what a result means, so they
-are never guessed: a name of another form, a duplicate, a label that does not fit, a file that is
-missing or no text are errors that name the place.
+A name is ``<class>/<file name>``. Lists decide what a result means, so they are never guessed: a
+name of another form, a duplicate, a label that does not fit, a file that is missing or no text are
+errors that name the file.
 """
 
 import csv
@@ -30,10 +30,10 @@ def class_of(name: str) -> str:
 
 
 def scene(name: str) -> str:
-    """What a video was cut from, so that no two sides share it; its own name where that is unknown.
+    """What a video was cut from; its own name where that is unknown. No two sides share a scene.
 
     UCF-101 cuts clips from groups (``_g07_``) and HMDB-51 from films (``<film>_<class>_<tags>``),
-    a class at a time; a sequence of UT-Interaction shows every class.
+    each of one class; a sequence of UT-Interaction shows every class.
     """
     label, _, file = name.rpartition("/")
     if group := re.search(r"_(g\d+)_", file):
@@ -82,22 +82,22 @@ def read_classes(folder: Path) -> dict[str, int]:
     """Class -> number, from a folder's ``classInd.txt``, in the order of the numbers."""
     file, classes = folder / "classInd.txt", {}
     for line in lines(file):
-        found = re.fullmatch(r"([0-9]{1,6})\s+([^/]+)", line)
-        if found is None or found.group(2) in classes or int(found.group(1)) in classes.values():
+        match = re.fullmatch(r"([0-9]{1,6})\s+([^/]+)", line)
+        if match is None or match.group(2) in classes or int(match.group(1)) in classes.values():
             raise DatasetError(f"{file}: {line[:80]!r} is not a new '<number> <class>'.")
-        classes[found.group(2)] = int(found.group(1))
+        classes[match.group(2)] = int(match.group(1))
     return dict(sorted(classes.items(), key=lambda item: item[1]))
 
 
 def read(
     folder: Path, numbers: Iterable[int], classes: Mapping[str, int] | None
 ) -> dict[int, Parts]:
-    """The lists of a folder as UCF-101's: ``trainlist01.txt``, ``testlist01.txt`` and so on.
+    """Lists named as UCF-101's: ``trainlist01.txt``, ``testlist01.txt`` and so on.
 
     Args:
         folder: where they are.
         numbers: of the splits to read.
-        classes: class -> number, to check names and labels by; None where there is no index.
+        classes: class -> number, to check names and labels; None where there is no index.
     """
     listed = {}
     for number in numbers:
@@ -128,8 +128,8 @@ def read_kinetics(root: Path, file_names: Mapping[str, Iterable[str]]) -> Parts:
     """
     rows: Parts = {side: set() for side in SIDES}
     for side, names in file_names.items():
-        places = [root / folder / name for folder in ("annotations", "") for name in names]
-        file = next((place for place in places if place.is_file()), places[0])
+        files_at = [root / folder / name for folder in ("annotations", "") for name in names]
+        file = next((path for path in files_at if path.is_file()), files_at[0])
         words = ("train",) if side == "train" else ("val", "validate", "validation")
         reader = csv.DictReader(lines(file))
         try:
@@ -152,10 +152,10 @@ def read_kinetics(root: Path, file_names: Mapping[str, Iterable[str]]) -> Parts:
 def write(
     folder: str | Path, classes: Iterable[str], listed: Mapping[int, Mapping[str, Iterable[str]]]
 ) -> None:
-    """Write classes and lists as UCF-101 has them, each file whole or not at all.
+    """Write classes and lists as UCF-101's, each file whole or not at all; :func:`read` reads them.
 
     ``classInd.txt`` numbers the classes from 1, ``trainlist01.txt`` has lines ``name label``,
-    ``testlist01.txt`` names alone. :func:`read` takes them up again.
+    ``testlist01.txt`` names alone.
     """
     numbers = {name: number for number, name in enumerate(classes, start=1)}
     written = {"classInd.txt": [f"{number} {name}" for name, number in numbers.items()]}
@@ -167,32 +167,32 @@ def write(
         files.write_text(Path(folder) / name, "".join(f"{row}\n" for row in rows))
 
 
-def match(found: Mapping[str, Path], listed: set[str], place: str) -> None:
-    """Hold videos against a list of them all: refuse one it does not name, and one in two classes.
+def match(videos: Mapping[str, Path], listed: set[str], title: str) -> None:
+    """Refuse a video that a list of all videos does not name, and one in two classes.
 
     Args:
-        found: name -> file, of the videos that are there.
+        videos: name -> file, of the videos that are there.
         listed: all names of the list.
-        place: the list, for the message.
+        title: of the list, for the message.
     """
-    unlisted = sorted(found.keys() - listed)
+    unlisted = sorted(videos.keys() - listed)
     if unlisted:
         name = unlisted[0]
         label = class_of(name).lower()  # UCF-101's HandstandPushups is spelled in two ways
-        absent = [v for v in listed - found.keys() if class_of(v).lower() == label]
+        absent = [v for v in listed - videos.keys() if class_of(v).lower() == label]
         close = difflib.get_close_matches(name, sorted(absent), n=1)
         hint = f"; is it {close[0]}, which is missing?" if close else "; rename or remove it."
-        raise DatasetError(f"{place} does not name {found[name]}{hint}")
+        raise DatasetError(f"{title} does not name {videos[name]}{hint}")
     first: dict[str, str] = {}
-    for name in sorted(found.keys() | listed):
+    for name in sorted(videos.keys() | listed):
         other = first.setdefault(PurePosixPath(name).name, name)
         if other != name:
-            raise DatasetError(f"{place}: {other} and {name} are one video in two classes.")
+            raise DatasetError(f"{title}: {other} and {name} are one video in two classes.")
 
 
-def leave_one_sequence_out(found: Iterable[str]) -> dict[int, Parts]:
-    """UT-Interaction's lists, if every name is one of its and says the class that it lies in."""
-    matches = {name: _SEQUENCE.fullmatch(name.rpartition("/")[2]) for name in found}
+def leave_one_sequence_out(names: Iterable[str]) -> dict[int, Parts]:
+    """UT-Interaction's lists, if every name has its form and the label of its folder's class."""
+    matches = {name: _SEQUENCE.fullmatch(name.rpartition("/")[2]) for name in names}
     if not all(matches.values()):
         return {}
     pairs = {(class_of(name), match.group(2)) for name, match in matches.items()}
@@ -210,16 +210,16 @@ def leave_one_sequence_out(found: Iterable[str]) -> dict[int, Parts]:
 def split_by_scene(
     names: Sequence[str], parts: Mapping[str, Iterable[str]] | None, seed: int
 ) -> Parts:
-    """Cut videos into train, validation and test, no scene on two sides.
+    """Divide videos into train, validation and test, no scene on two sides.
 
-    Validation is always cut from train: of each class every sixth scene, or the last where there
+    Validation always comes from train: of each class every sixth scene, or the last where there
     are fewer. A sequence that shows every class goes there whole.
 
     Args:
         names: of all videos, sorted.
-        parts: the official lists, which need not name every video; None deals each class's scenes
-            by chance, 3 parts train to 1 part test.
-        seed: of that chance.
+        parts: the official lists, which need not name every video; None draws a quarter of each
+            class's scenes for test at random and leaves the rest for train.
+        seed: of that draw.
     """
     classes: dict[str, list[str]] = {}
     for name in names:
