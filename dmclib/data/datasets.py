@@ -20,7 +20,7 @@ GOP = 12  # frames from one I-frame to the next (paper, 3.1)
 
 
 def code() -> str:
-    """Letters that change when the code does that makes clips, flow or frames."""
+    """Letters that change with the code that makes clips, flow or frames."""
     return files.code_digest("codec", "flow", "data", "transforms")
 
 
@@ -37,7 +37,7 @@ class Clip:
 
 
 class Dataset(Protocol):
-    """What training and notebooks need from a data set."""
+    """What training and notebooks need of a data set."""
 
     name: str
     classes: tuple[str, ...]
@@ -52,7 +52,7 @@ class Dataset(Protocol):
         """Flow into frame ``index``: float32 (2, H, W), px; the frames are RGB uint8 (H, W, 3)."""
 
     def key(self) -> dict:
-        """What the data set's clips and flow follow from, for naming what is made from them."""
+        """What clips and flow follow from; whatever is made from them is named by it."""
 
 
 class PuppetActions:
@@ -119,8 +119,7 @@ class _Listed:
             split: [replace(found[name], split=split) for name in sorted(dealt[split])]
             for split in SPLITS
         }
-        # Where the lists leave one part out at a time, so that every clip is tested once, a class
-        # may be missing from such a part.
+        # Where every clip is tested by one split, a class may be missing from a split's test.
         tested = sorted(name for parts in listed.values() for name in parts["test"])
         for split in SPLITS[:2] if tested == sorted(found) else SPLITS:
             there = {clip.label for clip in self._clips[split]}
@@ -128,7 +127,7 @@ class _Listed:
             if absent:
                 raise DatasetError(
                     f"{place} gives no {split} clip of {', '.join(absent)}: it holds too few, "
-                    "or the official lists name none of them. Add videos, or take the class away."
+                    "or the official lists name none of them. Add videos, or remove the class."
                 )
 
     def clips(self, split: str) -> list[Clip]:
@@ -141,8 +140,8 @@ class Videos(_Listed):
     """A corpus in its publishers' files; flow is TV-L1.
 
     Clips are re-encoded to 340x256, GOP 12, quantizer 1 (paper, 4.2) when they are first needed,
-    in their own shape if the corpus says so. That is for small folders; a whole corpus is prepared
-    first (:class:`Prepared`).
+    in their own shape if the corpus says so. That suits small folders; prepare a whole corpus first
+    (:class:`Prepared`).
 
     Args:
         corpus: what is there.
@@ -184,7 +183,7 @@ class Prepared(_Listed):
         super().__init__(found, made.lists, split_number, split_seed, self.folder)
 
     def make(self, clip: Clip) -> None:
-        """Nothing is made here; say so if the clip is gone."""
+        """Make nothing; raise a :class:`DatasetError` if the clip is gone."""
         if not clip.path.exists():
             raise DatasetError(f"{clip.path} is not there any more; run dmc prepare again.")
 
@@ -200,13 +199,11 @@ class Prepared(_Listed):
 
 
 def _to_make(video: Video, letterbox: bool) -> Clip:
-    """A clip in the cache, named by what the video holds and by how and what code makes it."""
+    """A clip in the cache, named by the video's content, the code, and the letterbox."""
     try:
         content = manifest.sha256(video.source)[:16]
     except OSError as problem:
-        raise DatasetError(
-            f"{video.source} cannot be read ({problem}); mend or remove it."
-        ) from None
+        raise DatasetError(f"{video.source} cannot be read ({problem}); remove it.") from None
     name = f"{content}-{code()}" + ("-letterbox" if letterbox else "")
     path = paths.CACHE / "clips" / f"{name}.mp4"
     return Clip(video.name, video.label, "", video.source, path)

@@ -76,7 +76,7 @@ def motion_comparison(
         full_colour_px: displacement drawn at full saturation. It has no default: with a scale per
             panel, a weak motion vector and a strong flow would look alike.
     """
-    return _pictures(["frame", *fields], [[frame, *fields.values()]], full_colour_px)
+    return _pictures(["frame", *fields], {"": [frame, *fields.values()]}, full_colour_px)
 
 
 def motion_arrows(frame: np.ndarray, motion: np.ndarray) -> Figure:
@@ -131,7 +131,7 @@ def gop_strip(gop: Sequence[CompressedFrame], *, full_colour_px: float) -> Figur
         "motion": [None if frame.is_key else frame.motion for frame in gop],
         "residual": [None if frame.is_key else frame.residual for frame in gop],
     }
-    return _pictures(_positions(gop), list(rows.values()), full_colour_px, list(rows))
+    return _pictures(_positions(gop), rows, full_colour_px)
 
 
 def accumulation(
@@ -154,7 +154,7 @@ def accumulation(
         "residual\nplain": [frame.residual for frame in plain],
         "residual\naccumulated": [frame.residual for frame in accumulated],
     }
-    return _pictures(_positions(plain), list(rows.values()), full_colour_px, list(rows))
+    return _pictures(_positions(plain), rows, full_colour_px)
 
 
 def cue_panels(
@@ -174,8 +174,8 @@ def cue_panels(
             under the panel.
     """
     titles = list(next(iter(examples.values())))
-    arrays = [[row[title] for title in titles] for row in examples.values()]
-    fig = _pictures(titles, arrays, full_colour_px, list(examples))
+    rows = {label: [row[title] for title in titles] for label, row in examples.items()}
+    fig = _pictures(titles, rows, full_colour_px)
     if not marks:
         return fig
     fig.set_figheight(fig.get_figheight() + 0.15 + 0.35 * len(examples))  # for the text below
@@ -232,34 +232,30 @@ def subplots(rows: int, columns: int, inches: tuple[float, float], **shared):
 
 
 def _pictures(
-    titles: Sequence[str],
-    arrays: Sequence[Sequence[np.ndarray | None]],
-    full_colour_px: float,
-    row_labels: Sequence[str] = (),
+    titles: Sequence[str], rows: Mapping[str, Sequence[np.ndarray | None]], full_colour_px: float
 ) -> Figure:
     """A grid of pictures on one printed scale, titles above; None leaves a panel empty."""
-    columns = len(titles)
-    first = next(array for array in arrays[0] if array is not None)
+    arrays = list(chain(*rows.values()))
+    first = next(array for array in arrays if array is not None)
     height, width = first.shape[:2] if first.dtype == np.uint8 else first.shape[1:]
-    inches = PAGE_WIDTH / max(columns, 3)
-    fig, axes = subplots(
-        len(arrays), columns, (inches * columns, inches * height / width * len(arrays) + 0.5)
-    )
-    for ax, array in zip(axes.flat, chain(*arrays), strict=True):
+    inches = PAGE_WIDTH / max(len(titles), 3)
+    size = (inches * len(titles), inches * height / width * len(rows) + 0.5)
+    fig, axes = subplots(len(rows), len(titles), size)
+    for ax, array in zip(axes.flat, arrays, strict=True):
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
         if array is not None:
             ax.imshow(to_rgb(array, full_colour_px=full_colour_px))
     for ax, title in zip(axes[0], titles, strict=True):
         ax.set_title(title)
-    for ax, label in zip(axes[:, 0], row_labels, strict=False):
+    for ax, label in zip(axes[:, 0], rows, strict=True):
         ax.set_ylabel(label)
     scales = {  # by number of planes
         2: f"motion: full colour = {full_colour_px:g} px per frame, "
         "right red, down green, left cyan, up violet",
         3: f"residual: grey = 0, black to white = ±{RESIDUAL_LEVELS} grey levels",
     }
-    drawn = (len(a) for a in chain(*arrays) if a is not None and a.dtype != np.uint8)
+    drawn = (len(a) for a in arrays if a is not None and a.dtype != np.uint8)
     fig.supxlabel("\n".join(scales[planes] for planes in dict.fromkeys(drawn)), fontsize=8)
     return fig
 
