@@ -130,11 +130,8 @@ def _by_name(rows: Rows) -> dict[tuple, dict]:
     """What names each row, and its number among those named alike -> its columns but details."""
     named: dict[tuple, dict] = {}
     for row in _measured(rows):
-        name = tuple(
-            value
-            for key, value in row.items()
-            if isinstance(value, str | int) and not key.endswith("bytes")
-        )
+        names = {key: value for key, value in row.items() if isinstance(value, str | int)}
+        name = tuple(value for key, value in names.items() if not key.endswith("bytes"))
         named[*name, sum(other[:-1] == name for other in named)] = row
     return named
 

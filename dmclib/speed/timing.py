@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -105,10 +106,5 @@ def pinned(threads: int) -> Iterator[None]:
 
 
 def forward(network: Callable, *inputs: torch.Tensor) -> Call:
-    """A call that runs the network on these inputs, without gradients."""
-
-    def call() -> object:
-        with torch.inference_mode():  # here, not around: it holds for the current thread only
-            return network(*inputs)
-
-    return call
+    """A call that runs the network on these inputs, without gradients in whatever thread."""
+    return torch.inference_mode()(partial(network, *inputs))
