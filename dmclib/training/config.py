@@ -21,8 +21,6 @@ from dmclib.models import GeneratorConfig, Stream
 
 # The rooms of dmclib whose code a training's result follows from.
 MADE_BY = ("codec", "flow", "data", "training", "models", "losses", "transforms", "i3d")
-Network = Literal["resnet18", "resnet152", "i3d"]
-PRECISIONS = ("float32", "bf16")
 
 # Where the released runs differ from the paper's text or from common practice, by the word that
 # profiles and results files use. A habit is followed only where a config names it.
@@ -53,7 +51,7 @@ class TrainConfig:
     segments: int = 3
     clips_per_batch: int = 8
     micro_batches: int = 1  # parts of a batch, computed one after the other to save memory
-    network: Network = "resnet18"  # the classifier
+    network: Literal["resnet18", "resnet152", "i3d"] = "resnet18"  # the classifier
     # File of published weights for the classifier, ImageNet's or Kinetics'; None: random weights.
     initial: str | None = None
     lr: float = 1e-3  # classifier
@@ -85,7 +83,7 @@ class TrainConfig:
                 f"cannot compute a batch of {self.clips_per_batch} clips in {self.micro_batches} "
                 "parts: at least one part, with at least one clip in each, is needed."
             )
-        check_word("precision", self.precision, PRECISIONS)
+        check_word("precision", self.precision, ("float32", "bf16"))
         for word in self.habits:
             check_word("habits", word, HABITS)
 

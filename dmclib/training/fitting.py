@@ -1,9 +1,4 @@
-"""Train any stream and stage: seeded, resumable, kept in a folder named by the config.
-
-:func:`fit` trains one :class:`TrainConfig` in this process, or in the processes that ``torchrun``
-started; :mod:`dmclib.reproduce.jobs` runs many, each in a process of its own. The steps of a
-training are in :mod:`dmclib.training.loop`.
-"""
+"""A whole training: what it starts from, its epochs (:mod:`loop`), and what it leaves."""
 
 import csv
 import math

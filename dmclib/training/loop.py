@@ -62,11 +62,9 @@ class Loop:
             share_norms(networks)
         self.logits = torch.compile(networks.logits) if config.compile else networks.logits
         groups = {"classifier": _classifier_groups(networks.classifier, config)}
-        if networks.generator is not None:
-            groups["generator"] = _groups(networks.generator, config.generator_lr, config)
-        if networks.discriminator is not None:
-            rate = config.discriminator_lr
-            groups["discriminator"] = _groups(networks.discriminator, rate, config)
+        for name in ("generator", "discriminator"):
+            if (network := getattr(networks, name)) is not None:
+                groups[name] = _groups(network, getattr(config, f"{name}_lr"), config)
         self.optimizers = {k: torch.optim.Adam(own, eps=config.eps) for k, own in groups.items()}
         self.schedules = [self._schedule(optimizer) for optimizer in self.optimizers.values()]
         for optimizer in self.optimizers.values():
@@ -235,10 +233,7 @@ class Loop:
 
     def update(self, *names: str) -> None:
         """Take a step with the gradients of these networks, and forget all gradients."""
-        for name in names:
-            if name not in self.optimizers:
-                continue
-            optimizer = self.optimizers[name]
+        for optimizer in (self.optimizers[name] for name in names if name in self.optimizers):
             moved = [p for group in optimizer.param_groups for p in group["params"]]
             self.group.sum(p.grad for p in moved if p.grad is not None)
             optimizer.step()
@@ -320,23 +315,17 @@ def _classifier_groups(classifier: nn.Module, config: TrainConfig) -> list[dict]
     """
     if config.first_layer_lr == config.body_lr == 1:
         return _groups(classifier, config.lr, config)
-    children = list(classifier.named_children())
-    last = children[-1][0]
-    shares = {name: config.body_lr for name, _ in children} | {last: 1.0}
-    shares |= {name: config.first_layer_lr for name, _ in children[:2]}  # convolution and its norm
-    return [
-        group
-        for name, child in children
-        for group in _groups(child, config.lr * shares[name], config)
-    ]
+    first, norm, *body, last = classifier.children()
+    shares = dict.fromkeys(body, config.body_lr)
+    shares = {first: config.first_layer_lr, norm: config.first_layer_lr, **shares, last: 1.0}
+    return [g for child, own in shares.items() for g in _groups(child, config.lr * own, config)]
 
 
 def _groups(network: nn.Module, lr: float, config: TrainConfig) -> list[dict]:
     """Parameter groups of a network: decay for weights, none for biases and normalisation."""
-    weights = [p for p in network.parameters() if p.ndim > 1]
-    others = [p for p in network.parameters() if p.ndim <= 1]
-    groups = [
-        {"params": weights, "lr": lr, "weight_decay": config.weight_decay},
-        {"params": others, "lr": lr, "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
+    groups = []
+    for is_weight, decay in ((True, config.weight_decay), (False, 0.0)):
+        own = [p for p in network.parameters() if (p.ndim > 1) == is_weight]
+        if own:
+            groups.append({"params": own, "lr": lr, "weight_decay": decay})
+    return groups
