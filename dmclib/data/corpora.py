@@ -1,9 +1,8 @@
 """Data sets of videos as their publishers ship them: what is there, and the official lists.
 
-An adapter reads one layout into a :class:`Corpus`: classes, videos, and for each official split
-which videos are for training and which for testing. Nothing is decoded. Lists are never guessed: a
-name that does not fit, a duplicate, a list that is missing are errors that name the place. A copy
-that lacks videos is refused unless ``allow_partial``; then the classes are those that have videos.
+An adapter reads one layout into a :class:`Corpus`. Nothing is decoded, and lists are never guessed
+(:mod:`dmclib.data.lists`). A copy that lacks videos is refused unless ``allow_partial``; then the
+classes are those that have videos.
 """
 
 import hashlib
@@ -15,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 from dmclib.data import lists
-from dmclib.data.folders import SUFFIXES, Folders, entries, holds_videos, subfolders
+from dmclib.data.folders import SUFFIXES, Folders, holds_videos, matches, subfolders
 from dmclib.data.lists import SIDES, Parts, class_of
 from dmclib.errors import DatasetError
 
@@ -44,21 +43,17 @@ class Corpus:
         lists: split number -> ``{"train": names, "test": names}``, sorted, of videos that are
             there; empty where the publishers give no lists.
         missing: names that the lists hold and that are not there, sorted.
-        shortfall: what lists or a whole copy have and this one lacks, in a sentence; empty if it is
-            whole.
-        passed_over: what lies in the folders and was not read, by kind and count, in a sentence;
-            empty if there is nothing.
-        letterbox: whether its videos keep their shape, between black bars, when they are re-encoded
-            to one size; otherwise they are stretched to it, as the paper's are.
-        SPLITS: the published counts, of each split; empty where none are.
+        passed_over: what was not read, by kind and count, in a sentence; empty if nothing.
 
     Raises:
-        DatasetError: there is no video.
+        DatasetError: there is no video; lists, rows or names are missing, damaged or doubled, or do
+            not fit the files; or fewer than the published videos are there without
+            ``allow_partial``.
     """
 
-    shortfall = ""
-    letterbox = False
-    SPLITS: ClassVar[Counts] = {}
+    shortfall = ""  # what lists or a whole copy have and this one lacks, in a sentence
+    letterbox = False  # re-encoded to one size in its own shape, or stretched as the paper's are
+    SPLITS: ClassVar[Counts] = {}  # as published
 
     def __init__(
         self,
@@ -91,8 +86,22 @@ class Corpus:
         """Write classes and lists as :func:`lists.write` does."""
         lists.write(folder, self.classes, self.lists)
 
-    def _settle(self, gaps: list[str], allow_partial: bool) -> None:
-        """Say what is lacking, and refuse it unless that is allowed."""
+    def _settle(
+        self, whole: tuple[int, int], known: Iterable[str], allow_partial: bool, *more: str
+    ) -> None:
+        """Say what is lacking of so many videos and classes, and refuse it unless allowed."""
+        gaps, counts = [], (len(self.videos), len(self.classes))
+        if counts != whole:
+            gaps.append(f"{counts[0]:,} of {whole[0]:,} videos, {counts[1]} of {whole[1]} classes")
+        if empty := [name for name in known if name not in self.classes]:
+            others = " and others" if empty[5:] else ""
+            gaps.append(f"no video of {', '.join(empty[:5])}{others}")
+        for number, split in self.SPLITS.items():
+            parts = [len(self.lists[number][side]) for side in SIDES]
+            if parts != [*split]:
+                of = " + ".join(f"{a:,} of {b:,}" for a, b in zip(parts, split, strict=True))
+                gaps.append(f"split {number} {of}")
+        gaps += more
         if self.missing:
             gaps.append(f"{len(self.missing):,} listed videos are missing, as {self.missing[0]}")
         if gaps:
@@ -107,17 +116,13 @@ class Corpus:
 class UCF101(Corpus):
     """UCF-101: ``<root>/UCF-101/<class>/*.avi`` and ``<root>/ucfTrainTestlist``, three splits.
 
-    The videos may also lie in ``<root>/videos``. Each split holds every video.
-
-    Raises:
-        DatasetError: if a list is missing or damaged, the lists and the folder disagree on a name,
-            or it is not the published 13,320 videos of 101 classes and that is not allowed.
+    The videos may also lie in ``<root>/videos``. Each split holds all 13,320 videos of 101 classes.
     """
 
     SPLITS: ClassVar[Counts] = {1: (9_537, 3_783), 2: (9_586, 3_734), 3: (9_624, 3_696)}
 
     def __init__(self, root: str | Path, *, allow_partial: bool = False):
-        folders = Folders(_folder(root))
+        folders = Folders(root)
         videos = _first(folders.root, ("UCF-101", "videos"), "the unpacked videos")
         files = folders.by_class(videos)
         folder = _first(folders.root, (LIST_FOLDER,), "the unpacked lists")
@@ -127,30 +132,24 @@ class UCF101(Corpus):
         for number, parts in listed.items():
             lists.match(files, parts["train"] | parts["test"], f"{folder}, split {number},")
         super().__init__("UCF101", folders, classes, files, listed)
-        self._settle(_gaps(self, 13_320, 101, classes), allow_partial)
+        self._settle((13_320, 101), classes, allow_partial)
 
 
 class HMDB51(Corpus):
     """HMDB-51: ``<root>/<class>/*.avi`` and ``<root>/testTrainMulti_7030_splits``, three splits.
 
     The class folders may lie one folder deeper. Each split's ``<class>_test_split1.txt`` marks
-    every video 0 (in neither), 1 (train) or 2 (test).
-
-    Raises:
-        DatasetError: as :class:`UCF101` does, for 6,766 videos of 51 classes.
+    each of the 6,766 videos 0 (in neither), 1 (train) or 2 (test).
     """
 
     SPLITS: ClassVar[Counts] = dict.fromkeys((1, 2, 3), (3_570, 1_530))
     MARKS = ("unused", *SIDES)
 
     def __init__(self, root: str | Path, *, allow_partial: bool = False):
-        folders, name = Folders(_folder(root)), "testTrainMulti_7030_splits"
+        folders, name = Folders(root), "testTrainMulti_7030_splits"
         root = folders.root
         folder = _first(root, (name, f"test_train_splits/{name}"), "the unpacked lists")
-        matches = [
-            re.fullmatch(r"([^.].*)_test_split\d\.txt", entry.name) for entry in entries(folder)
-        ]
-        classes = sorted({match.group(1) for match in matches if match})
+        classes = sorted(set(matches(folder, r"([^.].*)_test_split\d\.txt")))
         # Extracted frames may lie beside the videos, in folders of the same names.
         parents = [root, *(inner for inner in subfolders(root) if inner.name not in classes)]
         full = (p for p in parents if any(holds_videos(p / label) for label in classes))
@@ -171,7 +170,7 @@ class HMDB51(Corpus):
                     lists.add(parts, mark, f"{label}/{match.group(1)}", file)
             lists.match(files, set().union(*parts.values()), f"{folder}, split {number},")
         super().__init__("HMDB51", folders, classes, files, listed)
-        self._settle(_gaps(self, 6_766, 51, classes), allow_partial)
+        self._settle((6_766, 51), classes, allow_partial)
 
 
 class KineticsN50(Corpus):
@@ -182,15 +181,10 @@ class KineticsN50(Corpus):
     are ``<youtube_id>_<start>_<end>.mp4``, seconds in six digits, in ``<root>/train`` and
     ``<root>/val``, with or without class folders, and with spaces or underscores in these.
 
-    The paper's own choice was not published. Ours ranks the videos of a class that are there by the
-    SHA-256 of ``<seed>/<name>`` and takes the first ones: equal wherever equal videos are, and a
-    video lost since is replaced without touching the others. Where ``<root>/lists`` is there, as
-    :meth:`Corpus.write_lists` writes it, it is followed instead, so that a second machine takes the
-    same videos. Validation videos are the test side of split 1.
-
-    Raises:
-        DatasetError: if rows, lists or file names are damaged, doubled or unknown, or classes fall
-            short of 400, 30 or 20 and that is not allowed.
+    The paper's own choice was not published. Ours takes the first videos of a class by the SHA-256
+    of ``<seed>/<name>``, so that equal copies give equal choices, and a lost video is replaced
+    alone. ``<root>/lists``, as :meth:`Corpus.write_lists` writes it, goes before. Validation videos
+    are the test side of split 1.
     """
 
     CLASSES = 400
@@ -206,7 +200,7 @@ class KineticsN50(Corpus):
     }
 
     def __init__(self, root: str | Path, *, allow_partial: bool = False, seed: int = 0):
-        folders = Folders(_folder(root))
+        folders = Folders(root)
         root, written = folders.root, folders.root / "lists"
         parents = {s: _first(root, f, f"the {s} videos") for s, f in self.FOLDERS.items()}
         there = {side: folders.flat(parent) for side, parent in parents.items()}
@@ -238,13 +232,13 @@ class KineticsN50(Corpus):
         rows_at = [root / name for names in self.ROWS.values() for name in names]
         folders.count_others(*parents.values(), written, root / "annotations", *rows_at)
         super().__init__("KineticsN50", folders, classes, files, {1: parts})
-        gaps = _gaps(self, sum(self.SPLITS[1]), self.CLASSES, classes)
+        gaps = []
         for side, count in self.TAKEN.items():
             held = Counter(class_of(name) for name in self.lists[1][side])
             few = [name for name in classes if held[name] != count]
             if few:
                 gaps.append(f"{held[few[0]]} of {count} {side} videos of {', '.join(few[:5])}")
-        self._settle(gaps, allow_partial)
+        self._settle((sum(self.SPLITS[1]), self.CLASSES), classes, allow_partial, *gaps)
 
 
 class UTInteraction(Corpus):
@@ -255,13 +249,8 @@ class UTInteraction(Corpus):
     nine, as the benchmark asks (SDHA 2010); its accuracy is that of the ten tests together. By the
     files' names sequence 6 has no punch and sequence 8 has two.
 
-    Each video is cut to a size of its own, wide for a push and narrow for pointing, and that shape
-    gives the class away. Letterboxed, people keep their proportions, but the bars still show the
-    shape: a result means little without that of the files' metadata beside it.
-
-    Raises:
-        DatasetError: if a name is of another form or not of the class whose folder it is in, or it
-            is not the published 60 videos and that is not allowed.
+    Each video is cut to a shape of its own, which gives the class away, and letterboxed the bars
+    still show it: a result means little without that of the files' metadata beside it.
     """
 
     CLASSES = ("handshake", "hug", "kick", "point", "punch", "push")
@@ -269,7 +258,7 @@ class UTInteraction(Corpus):
     letterbox = True
 
     def __init__(self, root: str | Path, *, allow_partial: bool = False):
-        folders, files, sequence = Folders(_folder(root)), {}, {}
+        folders, files, sequence = Folders(root), {}, {}
         for file in folders.flat(folders.root).values():
             match = re.fullmatch(r"[0-9]{1,2}_([1-9]|10)_([0-5])\.\w+", file.name)
             if match is None:
@@ -286,7 +275,7 @@ class UTInteraction(Corpus):
             test = {name for name in files if sequence[name] == number}
             listed[number] = {"train": files.keys() - test, "test": test}
         super().__init__("UTInteraction", folders, self.CLASSES, files, listed)
-        self._settle(_gaps(self, 60, 6, self.CLASSES), allow_partial)
+        self._settle((60, 6), self.CLASSES, allow_partial)
 
 
 class VideoFolder(Corpus):
@@ -296,12 +285,11 @@ class VideoFolder(Corpus):
     ``<index>_<sequence>_<label>``, give its own protocol: split n tests on the n-th sequence
     (:class:`UTInteraction` also counts and letterboxes its set 1).
 
-    Raises:
-        DatasetError: if fewer than two folders hold videos, or a list beside it is damaged.
+    Fewer than two folders with videos are a ``DatasetError``.
     """
 
     def __init__(self, root: str | Path, *, allow_partial: bool = True):
-        folders = Folders(_folder(root))
+        folders = Folders(root)
         files = folders.by_class(folders.root)
         classes = sorted({class_of(name) for name in files})
         if len(classes) < 2:
@@ -312,12 +300,10 @@ class VideoFolder(Corpus):
             )
         folder = folders.root.parent / LIST_FOLDER
         if folder.is_dir():
-            pattern = re.compile(r"(?:train|test)list(\d\d)\.txt")
-            matches = [pattern.fullmatch(entry.name) for entry in entries(folder)]
-            numbers = sorted({int(match.group(1)) for match in matches if match}) or [1]
+            found = matches(folder, r"(?:train|test)list(\d\d)\.txt")
             indexed = (folder / "classInd.txt").is_file()
             index = lists.read_classes(folder) if indexed else None
-            listed = lists.read(folder, numbers, index)
+            listed = lists.read(folder, sorted(set(map(int, found))) or [1], index)
             for name in sorted(files.keys() - lists.all_names(listed)):
                 folders.pass_over("videos that no list names", files[name])
         else:
@@ -343,17 +329,11 @@ def open_corpus(word: str, root: str | Path, *, allow_partial: bool = False) -> 
     """Read the data set that ``word`` means, one of :data:`ADAPTERS`, from ``root``.
 
     Raises:
-        DatasetError: if there is no such word, or ``root`` is not as the adapter expects it.
+        DatasetError: there is no such word, or as :class:`Corpus`.
     """
     if word not in ADAPTERS:
         raise DatasetError(f"there is no data set {word!r}; there are {', '.join(ADAPTERS)}.")
     return ADAPTERS[word](root, allow_partial=allow_partial)
-
-
-def _folder(root: str | Path) -> Path:
-    if not Path(root).is_dir():
-        raise DatasetError(f"{root} is not a folder; give one that holds the data set.")
-    return Path(root)
 
 
 def _first(root: Path, names: Iterable[str], what: str) -> Path:
@@ -379,19 +359,3 @@ def _check_folder(file: Path, label: str, plain: tuple[str, ...]) -> None:
     spelled = [re.sub(r"[\W_]", "", word).lower() for word in (file.parent.name, label)]
     if file.parent.name not in plain and spelled[0] != spelled[1]:
         raise DatasetError(f"{file} is {label!r}; it lies in another class's folder, move it.")
-
-
-def _gaps(corpus: Corpus, videos: int, classes: int, known: Iterable[str]) -> list[str]:
-    """What differs from the published counts, each in a few words."""
-    gaps, counts = [], (len(corpus.videos), len(corpus.classes))
-    if counts != (videos, classes):
-        gaps.append(f"{counts[0]:,} of {videos:,} videos, {counts[1]} of {classes} classes")
-    empty = [name for name in known if name not in corpus.classes]
-    if empty:
-        gaps.append(f"no video of {', '.join(empty[:5])}" + (" and others" if empty[5:] else ""))
-    for number, whole in corpus.SPLITS.items():
-        parts = [len(corpus.lists[number][side]) for side in SIDES]
-        if parts != [*whole]:
-            of = " + ".join(f"{a:,} of {b:,}" for a, b in zip(parts, whole, strict=True))
-            gaps.append(f"split {number} {of}")
-    return gaps

@@ -8,19 +8,8 @@ from pathlib import Path
 
 from dmclib.errors import DatasetError
 
-SUFFIXES = (
-    ".avi",
-    ".mp4",
-    ".m4v",
-    ".mkv",
-    ".mov",
-    ".webm",
-    ".mpg",
-    ".mpeg",
-    ".wmv",
-    ".flv",
-    ".3gp",
-)
+SUFFIXES = (".avi", ".mp4", ".m4v", ".mkv", ".mov", ".webm")
+SUFFIXES += (".mpg", ".mpeg", ".wmv", ".flv", ".3gp")
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm")
 KINDS_SHOWN = 8
 VIDEO, FOLDER, LOOSE = "video", "folder", "videos outside of class folders"
@@ -28,10 +17,16 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Folders:
-    """Reads folders of videos and counts what it leaves out, by kind."""
+    """Reads folders of videos and counts what it leaves out, by kind.
 
-    def __init__(self, root: Path):
-        self.root = root
+    Raises:
+        DatasetError: ``root`` is no folder.
+    """
+
+    def __init__(self, root: str | Path):
+        self.root = Path(root)
+        if not self.root.is_dir():
+            raise DatasetError(f"{root} is not a folder; give one that holds the data set.")
         self._counts: Counter[str] = Counter()
         self._examples: dict[str, str] = {}
 
@@ -130,6 +125,12 @@ def entries(folder: str | Path) -> list[os.DirEntry]:
         if unlisted and _kind(entry) in (VIDEO, FOLDER):
             raise DatasetError(f"{folder}: rename {entry.name!r}, which is not one line of UTF-8.")
     return listed
+
+
+def matches(folder: Path, pattern: str) -> list[str]:
+    """The pattern's first group in every name in a folder that is of the pattern, by name."""
+    found = (re.fullmatch(pattern, entry.name) for entry in entries(folder))
+    return [match.group(1) for match in found if match]
 
 
 def subfolders(folder: Path) -> list[Path]:

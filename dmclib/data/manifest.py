@@ -17,7 +17,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from tqdm.auto import tqdm
 
@@ -68,7 +68,7 @@ def write(folder: str | Path, manifest: Manifest) -> Path:
     content = {"format": FORMAT, **asdict(manifest)}
     content["entries"] = [asdict(manifest.entries[name]) for name in sorted(manifest.entries)]
     content["lists"] = {
-        str(number): {part: sorted(names) for part, names in sorted(split.items())}
+        number: {part: sorted(names) for part, names in sorted(split.items())}
         for number, split in sorted(manifest.lists.items())
     }
     files.write_text(path, json.dumps(content, indent=1) + "\n")
@@ -154,8 +154,9 @@ def _checked(content: dict) -> Manifest:
     """A manifest from JSON; what does not fit raises one of the errors that ``read`` catches."""
     entries = [Entry(**entry) for entry in content["entries"]]
     for entry in entries:
-        for path in (entry.clip, entry.flow):
-            if path is not None and not _inside(path):
+        for path in [entry.clip] if entry.flow is None else [entry.clip, entry.flow]:
+            inside = path.startswith(("clips/", "flow/")) and ".." not in path.split("/")
+            if not inside or "\0" in path:
                 raise ValueError(f"{path!r} does not lie in the folder")
         if not 0 <= entry.label < len(content["classes"]):
             raise ValueError(f"{entry.name!r} has the label {entry.label}")
@@ -171,22 +172,9 @@ def _checked(content: dict) -> Manifest:
     listed = {name for split in lists.values() for names in split.values() for name in names}
     if unknown := listed - by_name.keys():
         raise ValueError(f"a list names {min(unknown)!r}, of which there is no clip")
-    return Manifest(
-        dataset=content["dataset"],
-        classes=tuple(content["classes"]),
-        missing=int(content["missing"]),
-        quarantined=tuple(content["quarantined"]),
-        codec=dict(content["codec"]),
-        flow=None if content["flow"] is None else dict(content["flow"]),
-        lists=lists,
-        entries=by_name,
-    )
-
-
-def _inside(path: str) -> bool:
-    """Whether a path of the manifest leads to a file below ``clips`` or ``flow``."""
-    parts = PurePosixPath(path).parts
-    return bool(parts) and parts[0] in ("clips", "flow") and ".." not in parts and "\0" not in path
+    del content["format"]
+    sets = {name: tuple(content[name]) for name in ("classes", "quarantined")}
+    return Manifest(**content | sets | {"lists": lists, "entries": by_name})
 
 
 def _damaged(path: Path, problem: object) -> DatasetError:
