@@ -26,9 +26,7 @@ from dmclib.errors import DatasetError, VideoError
 from dmclib.transforms import Sample, to_height
 
 Reading = Literal["plain", "accumulated", "subpixel"]  # see DataConfig
-# So long this process makes clips by itself. Workers import torch, each, before they do anything,
-# and a split of few or small clips is done by then.
-ALONE_SECONDS = 5
+ALONE_SECONDS = 5  # so long this process makes clips by itself: as long as workers need to start
 READINGS = {"plain": {}, "accumulated": {"accumulate": True}, "subpixel": {"subpixel": True}}
 
 
@@ -36,11 +34,10 @@ READINGS = {"plain": {}, "accumulated": {"accumulate": True}, "subpixel": {"subp
 class DataConfig:
     """Which data set, which of its frames, and how they are read: plain values, kept as JSON.
 
-    A ``reading`` concerns vectors and residual. "plain": relative to the frame before, in whole
-    pixels, as in every released DMC run. "accumulated": traced back to the GOP's I-frame, as in the
-    paper's text (3.1) and in CoViAR; that is the motion of up to eleven frames, which networks
-    still see clipped to -20..20 px (``transforms.normalize``). "subpixel": plain, with the vectors'
-    half pixels. Flow always leads from the frame before to this one.
+    Readings of vectors and residual: "plain", relative to the frame before, in whole pixels, as in
+    every released DMC run; "accumulated", traced back to the GOP's I-frame over up to eleven frames
+    (paper, 3.1; CoViAR), still clipped to -20..20 px by ``transforms.normalize``; "subpixel", plain
+    with the vectors' half pixels. Flow always leads from the frame before to this one.
     """
 
     folder: str | None = None  # of the publishers' videos, laid out as ``corpus`` says
@@ -98,11 +95,7 @@ class Frames:
     names: tuple[str, ...]
 
     def sample(self, rows: Tensor, *, picture: Literal["residual", "rgb"] = "residual") -> Sample:
-        """The frames of ``rows`` in float32, for transforms and networks.
-
-        With ``picture="rgb"`` the decoded frame, less 128, takes the place of the residual: both
-        are cropped, flipped and normalised alike.
-        """
+        """The frames of ``rows`` in float32; with "rgb" the picture, less 128, as the residual."""
         levels = self.residual[rows].float() if picture == "residual" else self.rgb[rows] - 128.0
         return Sample(self.motion[rows].float(), levels, self.flow[rows].float())
 
@@ -115,17 +108,14 @@ def reading_options(reading: Reading) -> dict[str, bool]:
 
 
 def segment_centers(frames: int, segments: int) -> list[int]:
-    """The middle frame of each of ``segments`` equal parts of a clip, moved off key frames.
-
-    A key frame has no motion: as in CoViAR, the P-frame before it is taken, or frame 1 for frame 0.
-    """
+    """The middle frame of each of ``segments`` equal parts of a clip, moved off key frames."""
     if frames < 2:
         raise DatasetError(f"a clip of {frames} frames has no P-frame to look at.")
     return [off_key_frame(int((part + 0.5) * frames / segments)) for part in range(segments)]
 
 
 def off_key_frame(number: int) -> int:
-    """The number itself; for a key frame that of the P-frame before it, and 1 for frame 0."""
+    """The number itself; for a key frame, which has no motion, the one before, or 1 for frame 0."""
     return max(1, number - 1) if number % GOP == 0 else number
 
 
@@ -146,10 +136,7 @@ def count_frames(clip: Clip) -> int:
 
 
 def folder_digest(folder: str | Path) -> str:
-    """Sixteen letters that change when a folder of videos changes, or the split lists beside it.
-
-    They follow from names, sizes and times, not contents: quick for thousands of files.
-    """
+    """Sixteen letters that follow from the names, sizes and times of videos and split lists."""
     root = Path(folder)
     paths_in = [*root.rglob("*"), *root.parent.glob("ucfTrainTestlist/*")]
     seen = sorted((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in paths_in if p.is_file())
@@ -237,12 +224,8 @@ def _extract(dataset: Dataset, clip: Clip, config: DataConfig, target: Path) -> 
     motion = np.stack([frame.motion for frame in current])
     residual = np.stack([frame.residual for frame in current]).clip(-128, 127)
     rgb = np.stack([np.moveaxis(frame.rgb, 2, 0) for frame in current])
-    fields = np.stack(
-        [
-            dataset.flow(clip, frame.index, last.rgb, frame.rgb)
-            for last, frame in zip(previous, current, strict=True)
-        ]
-    )
+    pairs = zip(previous, current, strict=True)
+    fields = np.stack([dataset.flow(clip, new.index, old.rgb, new.rgb) for old, new in pairs])
     full = Sample(*(torch.from_numpy(a).float() for a in (motion, residual, fields)))
     small, pictures = to_height(full, config.scaled_to), torch.from_numpy(rgb)
     size = small.motion.shape[2:]

@@ -1,12 +1,8 @@
 """Where a training's batches come from: frames in memory, or clips read when they are needed.
 
-An item is what a network sees of one clip: :class:`StoredFrames` holds those of a small data set in
-memory, :class:`Segments` reads them from compressed clips. :class:`Batches` joins items, and reads
-ahead in worker processes.
-
-Randomness has no state here. The order of an epoch follows from seed and epoch; the frames, crops
-and mirrorings of a clip follow from seed, epoch and the clip's name. So an interrupted epoch can be
-repeated, and several processes can share its batches.
+An item is what a network sees of one clip. Randomness has no state: the order of an epoch follows
+from seed and epoch; a clip's frames, crops and mirrorings from seed, epoch and its name. So an
+interrupted epoch can be repeated, and several processes can share its batches.
 """
 
 import hashlib
@@ -73,8 +69,7 @@ class Sampling:
     def draw(self, count: int, dice: torch.Generator, *, stored: bool) -> list[int]:
         """Numbers of random frames, out of ``count``; a consecutive run may exceed a short clip.
 
-        Stored frames and whole clips draw differently: one draw for both would change every
-        training.
+        Stored frames draw in a way of their own, from which older results follow.
         """
         if self.consecutive:
             starts = max(count - self.segments, 0) + 1
@@ -107,15 +102,13 @@ class Sampling:
 
 
 class Segments(Dataset):
-    """Items straight from compressed clips: nothing is decoded before it is asked for.
+    """Items straight from compressed clips, each decoded when it is asked for.
 
-    In training, item ``epoch * len(self) + clip`` holds random frames of a clip, cropped and
-    mirrored at random. Otherwise item ``clip`` holds the centre crops of the middle frames of its
-    parts (:func:`segment_centers`; 25 in the paper), or of the consecutive frames in its middle.
-
-    Where a consecutive run is longer than the clip, the last frame is repeated; where it meets an
-    I-frame, the P-frame before is taken. With ``picture="rgb"`` the pictures are the I-frames of
-    the GOPs (CoViAR's I-stream), which have neither motion (zero) nor flow (None).
+    In training, item ``epoch * len(self) + clip`` holds random frames of a clip, randomly cropped.
+    Otherwise item ``clip`` holds the middle frames of its parts (:func:`segment_centers`; 25 in the
+    paper), or the consecutive frames in its middle. A run longer than the clip repeats the last
+    frame; for an I-frame the P-frame before is taken. With ``picture="rgb"`` the pictures are the
+    I-frames (CoViAR's I-stream), which have neither motion (zero) nor flow (None).
 
     Args:
         clips: MPEG-4 Part 2 clips of GOP 12, of any size, and their flow where they have it.
@@ -148,12 +141,7 @@ class Segments(Dataset):
         return self.sampling.cut(self.read(clip, self.numbers(clip, dice)), dice, scales)
 
     def numbers(self, clip: Clip, dice: torch.Generator | None = None) -> list[int]:
-        """The numbers of the frames that a clip contributes: random with ``dice``, else the test's.
-
-        Raises:
-            VideoError: the clip is missing or damaged.
-            DatasetError: it has one frame.
-        """
+        """Numbers of a clip's frames, random with ``dice``, else the test's; errors as an item."""
         count, sampling = count_frames(clip), self.sampling
         if dice is None and not sampling.consecutive:
             return segment_centers(count, sampling.segments)
@@ -240,9 +228,8 @@ Items = Segments | StoredFrames
 class Batches:
     """Batches of items, read by worker processes while the network is busy with earlier ones.
 
-    Every worker decodes on one thread and lives from the first epoch to the last. Workers are
-    spawned: a forked one would inherit FFmpeg's and torch's threads and may hang. The batches do
-    not depend on the number of workers.
+    Workers decode on one thread each, and are spawned: a forked one would inherit FFmpeg's and
+    torch's threads and may hang. The batches do not depend on their number.
 
     Args:
         items: their ``train`` says which of :meth:`batches` and :meth:`all` to use.
@@ -301,9 +288,8 @@ def epoch_batches(
 ) -> list[Tensor]:
     """Which of ``count`` clips make up an epoch's batches: each once, in random order.
 
-    There are as few batches of at most ``clips`` as possible, of nearly equal size: batch
-    normalisation could not use a last batch of one clip. Of ``processes`` processes, ``rank`` takes
-    every ``processes``-th clip of each batch.
+    Sizes, at most ``clips``, are nearly equal: batch normalisation cannot use a last batch of one
+    clip. Of ``processes`` processes, ``rank`` takes every ``processes``-th clip of each batch.
     """
     order = torch.randperm(count, generator=seeded(seed, epoch))
     return [batch[rank::processes] for batch in order.tensor_split(-(-count // clips))]
