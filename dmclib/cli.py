@@ -22,6 +22,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+Scheduler = Annotated[str | None, typer.Option(help="a Dask scheduler to use: tcp://host:port")]
+SUITES = "codec, flow, loader, generator, training, table3, path, recognition or all"
 
 
 def main() -> None:
@@ -36,7 +38,7 @@ def main() -> None:
         app()
     except DMCError as error:
         print(f"dmc: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.exit_code)
 
 
 @contextmanager
@@ -66,45 +68,33 @@ def _options(
 
 @app.command()
 def reproduce(
-    profile: Annotated[
-        str, typer.Argument(help="smoke, or a file of notebooks/profiles")
-    ] = "laptop",
+    profile: Annotated[str, typer.Argument(help="smoke, or one of notebooks/profiles")] = "laptop",
     only: Annotated[str, typer.Option(help="numbers of the notebooks to run: 04,05")] = "",
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="parameter=value, or 06.parameter=value")
     ] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="folder of real videos, one folder a class")
-    ] = None,
+    data: Annotated[Path | None, typer.Option(help="real videos, one folder per class")] = None,
     seeds: Annotated[str, typer.Option(help="train with each of these: 0,1,2")] = "",
-    splits: Annotated[
-        str, typer.Option(help="official splits, whose tests are pooled: 1,2,3")
-    ] = "",
-    scheduler: Annotated[
-        str | None, typer.Option(help="a Dask scheduler to train on: tcp://host:port")
-    ] = None,
+    splits: Annotated[str, typer.Option(help="official splits, tests pooled: 1,2,3")] = "",
+    scheduler: Scheduler = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="run again what is done already")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would run")] = False,
 ) -> None:
     """Run the notebooks of a profile in order, going on where the last run stopped."""
     from dmclib.reproduce import profiles, runner
 
-    try:
-        with _stoppable("the same command goes on from this notebook"):
-            runner.reproduce(
-                profile,
-                seeds=profiles.numbers(seeds, "--seeds"),
-                splits=profiles.numbers(splits, "--splits"),
-                scheduler=scheduler,
-                only=[word.strip() for word in only.split(",") if word.strip()],
-                settings=settings or [],
-                data=data,
-                fresh=fresh,
-                dry=dry_run,
-            )
-    except runner.NotebookFailed as failure:
-        typer.echo(f"dmc: {failure}", err=True)
-        raise typer.Exit(1) from None
+    with _stoppable("the same command goes on from this notebook"):
+        runner.reproduce(
+            profile,
+            seeds=profiles.numbers(seeds, "--seeds"),
+            splits=profiles.numbers(splits, "--splits"),
+            scheduler=scheduler,
+            only=[word.strip() for word in only.split(",") if word.strip()],
+            settings=settings or [],
+            data=data,
+            fresh=fresh,
+            dry=dry_run,
+        )
 
 
 @app.command()
@@ -112,20 +102,15 @@ def prepare(
     dataset: Annotated[
         str, typer.Argument(help="ucf101, hmdb51, kinetics-n50, ut-interaction or folder")
     ],
-    root: Annotated[
-        Path | None, typer.Option(help="the data set as its publishers ship it")
-    ] = None,
+    root: Annotated[Path | None, typer.Option(help="the data set as published")] = None,
     out: Annotated[
         Path | None, typer.Option(help="where to; by default prepared/DATASET in the cache")
     ] = None,
     flow: Annotated[
-        str | None,
-        typer.Option(help="tvl1, tvl1-torch, dis, farneback, raft, raft-small or none"),
+        str | None, typer.Option(help="tvl1, tvl1-torch, dis, farneback, raft, raft-small or none")
     ] = None,
     jobs: Annotated[int | None, typer.Option(help="videos at once; by default one a core")] = None,
-    scheduler: Annotated[
-        str | None, typer.Option(help="a Dask scheduler to run on: tcp://host:port")
-    ] = None,
+    scheduler: Scheduler = None,
     allow_partial: Annotated[
         bool, typer.Option("--allow-partial", help="take a copy that lacks videos")
     ] = False,
@@ -145,10 +130,6 @@ def prepare(
     from dmclib.data import corpora, manifest
     from dmclib.prepare import corpus as preparation
 
-    if dataset not in corpora.ADAPTERS:
-        raise DatasetError(
-            f"There is no data set {dataset!r}; there are {', '.join(corpora.ADAPTERS)}."
-        )
     out = out or paths.CACHE / "prepared" / dataset
     if verify:
         sentences = manifest.verify(out)
@@ -161,17 +142,13 @@ def prepare(
         return
     if root is None:
         raise DatasetError("Say with --root where the data set lies.")
-    try:
-        corpus = corpora.open_corpus(dataset, root, allow_partial=allow_partial)
-        for sentence in corpus.summary():
-            typer.echo(sentence)
-        with _stoppable("the same command goes on from here"):
-            report = preparation.prepare(
-                corpus, out, flow=flow, jobs=jobs, scheduler=scheduler, keep_going=keep_going
-            )
-    except preparation.Quarantined as failure:
-        typer.echo(f"dmc: {failure}", err=True)
-        raise typer.Exit(1) from None
+    corpus = corpora.open_corpus(dataset, root, allow_partial=allow_partial)
+    for sentence in corpus.summary():
+        typer.echo(sentence)
+    with _stoppable("the same command goes on from here"):
+        report = preparation.prepare(
+            corpus, out, flow=flow, jobs=jobs, scheduler=scheduler, keep_going=keep_going
+        )
     typer.echo(str(report))
 
 
@@ -211,12 +188,7 @@ def doctor() -> None:
 
 @app.command()
 def bench(
-    suite: Annotated[
-        str,
-        typer.Argument(
-            help="codec, flow, loader, generator, training, table3, path, recognition or all"
-        ),
-    ] = "all",
+    suite: Annotated[str, typer.Argument(help=SUITES)] = "all",
     clip: Annotated[Path | None, typer.Argument(help="MPEG-4 clip, for suite codec")] = None,
     profile: Annotated[str, typer.Option(help="names the folder of results")] = "laptop",
     compare: Annotated[

@@ -9,6 +9,8 @@ this package can still catch them.
 class DMCError(ValueError):
     """Something the user can put right; the message says how."""
 
+    exit_code = 2  # of the ``dmc`` command
+
 
 class VideoError(DMCError):
     """A video that cannot be read, or not as compressed MPEG-4 Part 2."""

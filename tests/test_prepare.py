@@ -643,11 +643,11 @@ def invoke(root, out, *more):
 def test_the_command_says_how_it_went_and_exits_accordingly(tmp_path):
     root, out = videos(tmp_path / "videos", each=1), tmp_path / "out"
     (root / "class0" / "bad.mp4").write_bytes(b"bad")
-    done = invoke(root, out)
-    assert done.exit_code == 1
-    assert "2 videos prepared" in done.output
-    assert "1 could not be prepared" in done.output
-    assert "class0/bad.mp4: is not a readable video" in done.output
+    failure = invoke(root, out).exception  # main prints it and ends with its exit code
+    assert failure.exit_code == 1
+    assert "2 videos prepared" in str(failure)
+    assert "1 could not be prepared" in str(failure)
+    assert "class0/bad.mp4: is not a readable video" in str(failure)
     before = [(out / name).read_bytes() for name in (manifest.FILE, "quarantine.json")]
     assert invoke(root, out, "--keep-going").exit_code == 0  # it tried again, to the same end
     assert [(out / name).read_bytes() for name in (manifest.FILE, "quarantine.json")] == before

@@ -1,5 +1,6 @@
 """A whole corpus: which videos are still to do, who does them, and what the folder then holds."""
 
+import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -47,20 +48,18 @@ class PrepareReport:
             f"({self.flow})."
         )
         if self.left_over:
-            text += (
-                f" {self.left_over:,} prepared videos are not in the corpus any more; --verify "
-                "names their files."
-            )
+            text += f" {self.left_over:,} others have left the corpus; --verify names their files."
         if self.quarantined:
-            text += (
-                f" {len(self.quarantined):,} could not be prepared; quarantine.json says why. One: "
-                f"{_printable(min(self.quarantined.values()))}"
-            )
+            text += f" {len(self.quarantined):,} could not be prepared; quarantine.json says why."
+            one = min(self.quarantined.values())
+            text += f" One: {one if one.isprintable() else ascii(one)}"  # it may hold a file's name
         return text
 
 
 class Quarantined(DatasetError):
     """The run is over, and some videos could not be prepared; ``report`` holds them."""
+
+    exit_code = 1
 
     def __init__(self, report: PrepareReport):
         super().__init__(str(report))
@@ -78,13 +77,12 @@ def prepare(
 ) -> PrepareReport:
     """Prepare every video of a corpus, going on where an earlier run stopped.
 
-    The folder is described in :mod:`dmclib.data.manifest`. A video that fails or takes its worker
-    with it is tried once more, then left out and listed in ``quarantine.json``; another run tries
-    it again.
+    A video that fails or takes its worker with it is tried once more, then left out and listed in
+    ``quarantine.json``; another run tries it again.
 
     Args:
         corpus: what :mod:`dmclib.data.corpora` reads.
-        out: folder of its own, new or from an earlier run; apart from the corpus's folder.
+        out: folder as :mod:`dmclib.data.manifest` describes, apart from the corpus's folder.
         flow: one of :data:`FLOWS`; by default what the folder holds, or :data:`QUICK` in a new one.
         jobs: videos at once on this machine; one per core by default.
         scheduler: address of a Dask scheduler, ``tcp://host:port``, to run there instead. Its
@@ -95,8 +93,8 @@ def prepare(
         Quarantined: some videos could not be prepared, all others are, and not ``keep_going``.
         DatasetError: ``out`` is in use, holds something else or flow of another method, or overlaps
             the corpus's folder; or a name would lead out of it.
-        DMCError: a file cannot be written, as on a full disk; flow cannot be computed here; the
-            cluster cannot be reached or fails. What is done stays done.
+        DMCError: a file cannot be written, flow cannot be computed here, or the cluster cannot be
+            reached or fails. What is done stays done.
     """
     out = Path(out).resolve()
     if flow is not None and flow not in FLOWS:
@@ -106,10 +104,8 @@ def prepare(
     _check_places(corpus, out)
     try:
         with _claimed(out, corpus.name, flow) as method:
-            settings = {
-                "codec": video.codec_settings(corpus.letterbox),
-                "flow": video.flow_settings(method),
-            }
+            settings = {"codec": video.codec_settings(corpus.letterbox)}
+            settings["flow"] = video.flow_settings(method)
             _clean(out)
             try:
                 made, quarantined = _make(corpus, out, settings, jobs, scheduler)
@@ -121,11 +117,6 @@ def prepare(
     if report.quarantined and not keep_going:
         raise Quarantined(report)
     return report
-
-
-def _printable(text: str) -> str:
-    """Text with names of files in it, as a terminal may show it: no control characters."""
-    return text if text.isprintable() else ascii(text)
 
 
 def _make(
@@ -172,12 +163,11 @@ def _answers(workers: Workers, tasks: Sequence[Task]) -> Iterator[tuple[str, boo
             yield task.name, answer
     for again in (failed, *([job] for job in lost)):
         for (task,), answer in workers.each(video.make, again, patience_seconds=PATIENCE_SECONDS):
-            if answer is cluster.LOST:
-                answer = (
-                    f"{task.name}: the process that prepared it was lost, twice: it crashed, ran "
-                    f"out of memory, or did nothing for {PATIENCE_SECONDS:g} seconds."
-                )
-            yield task.name, answer
+            lost_twice = (
+                f"{task.name}: the process that prepared it was lost, twice: it crashed, ran "
+                f"out of memory, or did nothing for {PATIENCE_SECONDS:g} seconds."
+            )
+            yield task.name, lost_twice if answer is cluster.LOST else answer
 
 
 def _describe(
@@ -187,7 +177,7 @@ def _describe(
     entries = {v.name: _entry(out, v) for v in corpus.videos if v.name not in quarantined}
     video.check_inside(out, out / "lists")
     corpus.write_lists(out / "lists")
-    video.write_json(out / "quarantine.json", quarantined)
+    files.write_text(out / "quarantine.json", json.dumps(quarantined, indent=1) + "\n")
     manifest.write(
         out,
         manifest.Manifest(
@@ -248,14 +238,10 @@ def _check_places(corpus: Corpus, out: Path) -> None:
             f"The output {out} and the videos in {root} must not be, or lie in, one another. Give "
             "another folder (--out)."
         )
-    seen = set()
     for name in (each.name for each in corpus.videos):
         parts = name.split("/")
         if len(parts) != 2 or any(p in ("", ".", "..") or "\0" in p for p in parts):
             raise DatasetError(f"The name {name!r} is not '<class>/<file>'; rename it.")
-        if name in seen:
-            raise DatasetError(f"The name {name!r} comes twice; rename one.")
-        seen.add(name)
 
 
 @contextmanager
@@ -267,10 +253,8 @@ def _claimed(out: Path, dataset: str, flow: str | None) -> Iterator[str]:
         raise DatasetError(
             f"{out} holds other things, and no prepared videos. Give a new or an empty folder."
         )
-    busy = DatasetError(
-        f"Another `dmc prepare` is at work in {out}. Wait for it, or give another folder."
-    )
-    with files.held(lock, busy=lambda: busy):
+    busy = f"Another `dmc prepare` is at work in {out}. Wait for it, or give another folder."
+    with files.held(lock, busy=lambda: DatasetError(busy)):
         said = lock.read_text(encoding="utf-8", errors="replace")
         owner, _, held = said.partition("\n")
         if owner not in ("", dataset):

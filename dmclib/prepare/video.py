@@ -1,9 +1,8 @@
 """One video of a prepared folder: made in a worker, recorded, and judged done or not.
 
-A video counts as done by its record, one small file that is written when clip and flow are whole:
-it holds their digests, what they were made from, and how. So a video is made again when its source
-or a setting has changed, and never else. The flow hangs on the clip's content, so that a new
-encoder that gives the same bytes costs no flow.
+A video is done when its record is written: digests of clip and flow, what they were made from, and
+how. So it is made again when its source or a setting has changed, and never else. The flow hangs on
+the clip's content: a new encoder that gives the same bytes costs no flow.
 """
 
 import errno
@@ -40,10 +39,6 @@ class Task:
     codec: dict  # what the clip follows from, besides its source
     flow: dict | None  # what the flow follows from, besides its clip; None: no flow is asked for
 
-    def paths(self) -> tuple[Path, Path, Path]:
-        """Where clip, flow and record lie."""
-        return places(Path(self.out), self.name)
-
 
 def places(out: Path, name: str) -> tuple[Path, Path, Path]:
     """Where a video's clip, flow and record lie."""
@@ -58,9 +53,8 @@ def codec_settings(letterbox: bool) -> dict:
     """What a clip follows from, besides its source."""
     settings = {"codec": "mpeg4", "width": SIZE[0], "height": SIZE[1], "gop": GOP}
     settings |= {"quantizer": QUANTIZER, "b_frames": 0, "format": FORMAT}
-    if letterbox:  # named only where it is so: records from before it could be asked for stay valid
-        settings["letterbox"] = True
-    return settings | {"tools": _codec_tools()}
+    # Letterbox is named only where it is asked for, so that older records stay valid.
+    return settings | ({"letterbox": True} if letterbox else {}) | {"tools": _codec_tools()}
 
 
 def flow_settings(method: str) -> dict | None:
@@ -70,11 +64,8 @@ def flow_settings(method: str) -> dict | None:
     blank = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
     optical_flow.estimate(blank, blank, method=method)  # says in a sentence what is missing
     settings = {"method": method, "limit_px": 20, "error_px": store.ERROR_PX}
-    return settings | {
-        "stored_as": store.SUFFIX,
-        "format": FORMAT,
-        "tools": _flow_tools(method),
-    }
+    settings |= {"stored_as": store.SUFFIX, "format": FORMAT}
+    return settings | {"tools": _flow_tools(method)}
 
 
 def _codec_tools() -> dict:
@@ -97,11 +88,10 @@ def _flow_tools(method: str) -> dict:
 def is_done(task: Task) -> bool:
     """Whether a video's record is of this source and these settings, going by sizes and times.
 
-    They stand for the content, as they do for ``make`` and ``rsync``: to read a whole corpus again
-    would take longer than many a run has left to do. Where only a time differs, as after copying,
-    the task compares digests before it makes anything.
+    They stand for the content, as they do for ``make`` and ``rsync``. Where only a time differs, as
+    after copying, the task compares digests before it makes anything.
     """
-    clip, field_file, record = task.paths()
+    clip, field_file, record = places(Path(task.out), task.name)
     old = read_record(record)
     try:
         now = os.stat(task.source)
@@ -128,8 +118,7 @@ def make(task: Task) -> bool | str:
     try:
         return _make(task)
     except Exception as error:  # whatever a hostile file can do: it is the file's own failure
-        numbers = set()
-        cause: BaseException | None = error
+        numbers, cause = set(), error
         while cause is not None:
             numbers.add(getattr(cause, "errno", None))
             cause = cause.__cause__ or cause.__context__
@@ -151,7 +140,7 @@ def _make(task: Task) -> bool:
     source, out = Path(task.source), Path(task.out)
     if not (out / LOCK).is_file():
         raise DMCError(f"A worker does not see {out}; give a folder that all of them share.")
-    clip, field_file, record = task.paths()
+    clip, field_file, record = places(out, task.name)
     for path in (clip, field_file, record):
         check_inside(out, path.parent)
     _check_tools(task.codec["tools"], _codec_tools())
@@ -165,14 +154,9 @@ def _make(task: Task) -> bool:
     if not _is_made(clip, old["clip"], task.codec):
         made = True
         record.unlink(missing_ok=True)
-        codec.transcode(
-            source,
-            clip,
-            size=(task.codec["width"], task.codec["height"]),
-            gop=task.codec["gop"],
-            quantizer=task.codec["quantizer"],
-            letterbox=task.codec.get("letterbox", False),
-        )
+        options = {k: v for k, v in task.codec.items() if k in ("gop", "quantizer", "letterbox")}
+        size = task.codec["width"], task.codec["height"]
+        codec.transcode(source, clip, size=size, **options)
         cluster.sign_of_life()
         info = codec.probe(clip)
         if info.frames < 2:
@@ -198,7 +182,7 @@ def _make(task: Task) -> bool:
                 "Prepare it again."
             )
         new["flow"] = _describe(field_file, task.flow)
-    write_json(record, new)
+    files.write_text(record, json.dumps(new, indent=1) + "\n")
     return made
 
 
@@ -228,11 +212,6 @@ def check_inside(out: Path, folder: Path) -> None:
             f"{folder} leads to {folder.resolve()}, and nothing is written outside {out}. Remove "
             "the link."
         )
-
-
-def write_json(path: Path, content: dict) -> None:
-    """Write a file for people and for us, whole or not at all."""
-    files.write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def cannot_write(problem: BaseException, out: Path) -> str:

@@ -19,7 +19,8 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError, strip_color
 from rich.console import Console
-from rich.progress import Progress, ProgressColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.live import Live
+from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 from traitlets import default
@@ -42,6 +43,8 @@ class _OwnKernel(AsyncKernelManager):
 class NotebookFailed(DMCError):
     """A notebook stopped at an error; the message holds the cell, the error and the half run."""
 
+    exit_code = 1
+
 
 def reproduce(
     profile: str = "laptop",
@@ -58,8 +61,8 @@ def reproduce(
     go to ``results/<profile>/runs``; the sources are never written to.
 
     Args:
-        profile: as :func:`plan` takes it, like ``settings``.
-        scheduler: address of a Dask scheduler, ``tcp://host:port``, whose workers do the trainings
+        profile: as :func:`plan` takes it.
+        scheduler: address of a Dask scheduler, ``tcp://host:port``, for the trainings
             (:func:`jobs.run`); the notebooks' kernels find it in their environment.
         fresh: run again what is done already.
         dry: say what would run, with which parameters and trainings, and run nothing.
@@ -68,8 +71,7 @@ def reproduce(
 
     Raises:
         NotebookFailed: at the first error; its half-run notebook ends in ``.failed.ipynb``.
-        DMCError: as :func:`plan` does, if the same profile is being run by another process, or no
-            scheduler answers.
+        DMCError: as :func:`plan`; another process runs the same profile; no scheduler answers.
     """
     console = console or Console()
     steps = plan(profile, **settings, dry=dry)
@@ -109,12 +111,12 @@ def reproduce(
 @contextmanager
 def _told(**variables: str | None) -> Iterator[None]:
     """Put variables into the environment that kernels, and the trainings they start, inherit."""
-    variables = {name: value for name, value in variables.items() if value is not None}
-    os.environ.update(variables)
+    given = {name: value for name, value in variables.items() if value is not None}
+    os.environ.update(given)
     try:
         yield
     finally:
-        for name in variables:
+        for name in given:
             del os.environ[name]
 
 
@@ -153,32 +155,21 @@ def _execute(step: Step, target: Path) -> None:
         )
 
 
-class _TimeLeft(ProgressColumn):
-    """The time left of the whole run, counted down while a notebook runs."""
-
-    def __init__(self, expected: list[float | None]):
-        super().__init__()
-        self.expected = expected
-
-    def render(self, task) -> Text:
-        """Words for now; rich asks a few times a second."""
-        return Text(_left(self.expected, task.elapsed or 0))
-
-
 @contextmanager
 def _progress(console: Console, heading: str, expected: list[float | None]) -> Iterator[None]:
-    """In a terminal a line that counts, elsewhere one plain line.
-
-    ``expected`` holds seconds of this notebook and of each that is to follow, or None.
-    """
+    """Say what runs and what is left; ``expected`` holds seconds of this and each later step."""
     if not console.is_terminal:
         console.print(f"{heading} ... ({_left(expected, 0)})", markup=False, highlight=False)
         yield
         return
-    heading_column = TextColumn("{task.description}", markup=False)
-    columns = (SpinnerColumn(), heading_column, TimeElapsedColumn(), _TimeLeft(expected))
-    with Progress(*columns, console=console, transient=True) as progress:
-        progress.add_task(heading, total=None)
+    start, spinner = time.monotonic(), Spinner("dots")
+
+    def line() -> Spinner:
+        seconds = time.monotonic() - start
+        spinner.update(text=Text(f"{heading} {_duration(seconds)} {_left(expected, seconds)}"))
+        return spinner
+
+    with Live(get_renderable=line, console=console, transient=True):
         yield
 
 
@@ -214,12 +205,7 @@ def _show_results(console: Console, profile: str) -> None:
         return  # this profile does not run the ablations
     table = Table("variant", "frames", "clips", "seeds", title=f"Ablations, profile {profile}")
     for row in rows.to_dict("records"):
-        frames, clips = (
-            f"{row[share]:.3f} [{row[low]:.3f}, {row[high]:.3f}]"
-            for share, low, high in (
-                ("accuracy", "low", "high"),
-                ("clip_accuracy", "clip_low", "clip_high"),
-            )
-        )
+        frames = "{accuracy:.3f} [{low:.3f}, {high:.3f}]".format_map(row)
+        clips = "{clip_accuracy:.3f} [{clip_low:.3f}, {clip_high:.3f}]".format_map(row)
         table.add_row(row["variant"], frames, clips, str(row["seeds"]))
     console.print(table)
