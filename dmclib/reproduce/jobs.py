@@ -9,9 +9,8 @@ on when a notebook, a tab or a kernel is closed, and ends with the same bits. On
 workers each is one task, and ends when the caller does; a lost worker costs the epochs since the
 last checkpoint of its own training.
 
-A training's process holds a lock on the file ``lock`` in the training's folder from before its
-first instruction to its end, however that comes. So no training ever has two processes, and nothing
-that a dead one left behind is mistaken for life.
+A training's process holds a lock on ``lock`` in the training's folder from before its first
+instruction to its end. So no training has two processes, and a dead one is never taken for alive.
 """
 
 import fcntl
@@ -23,9 +22,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -64,34 +63,39 @@ def run(
 ) -> None:
     """Train every config that is not done yet, and the stages that they start from, with one bar.
 
-    A training of another call that is still under way is waited for, and taken over if its process
-    dies. Ctrl-C stops the processes of these trainings, whoever started them; under ``dmc
-    reproduce`` they also end when that command does. What they have done stays done.
+    A training of another call that is under way is waited for, and taken over if its process dies.
+    Ctrl-C stops these trainings, whoever started them; under ``dmc reproduce`` they also end when
+    that command does. What they have done stays done.
 
     Args:
         configs: what to train; those that another one starts from are added, and trained first.
         device: as :func:`dmclib.training.fit` takes it; ``cuda`` and ``auto`` give each of several
             GPUs a training of its own.
-        at_once: how many processes share the cores; by default one per core, up to one per training
-            (small networks train faster side by side than on many threads), and one per GPU.
+        at_once: how many processes share the cores; by default one per GPU, else one per core, as
+            small networks train faster side by side than on many threads.
         scheduler: address of a Dask scheduler, ``tcp://host:port``, whose workers train instead,
-            one training per thread of a worker: start one worker with one thread per GPU. They
-            must find data and cache at the same paths. By default what ``DMC_SCHEDULER`` says.
+            one training per thread: start one worker with one thread per GPU. They must find data
+            and cache at the same paths. By default what ``DMC_SCHEDULER`` says.
 
     Raises:
-        DMCError: there is no such device or scheduler; or a training that this call started fails:
-            holds the end of its log and where the log lies. The others that this call started are
-            stopped.
+        DMCError: there is no such device or scheduler; or a training that this call started fails,
+            with the end of its log. The others that this call started are stopped.
     """
     chain = list({c.key: c for config in configs for c in _with_ancestors(config)}.values())
     waiting = [config for config in chain if not config.done]
     if not waiting:
         return
     scheduler = scheduler or os.environ.get("DMC_SCHEDULER")
-    # Threads of all trainings, not of those left: going on with more would change the last bits.
-    here = _here(device, at_once, len(chain))
-    with here if scheduler is None else _there(device, scheduler) as (start, room):
-        _watch(waiting, start, room)
+    if scheduler is None:
+        # Threads for the whole chain, not for what is left: more would change the last bits.
+        _watch(waiting, *_here(device, at_once, len(chain)))
+        return
+    with cluster.workers(scheduler=scheduler) as workers:
+        _watch(
+            waiting,
+            lambda config: _Task(workers.submit(_on_worker, config, config.write(), device)),
+            lambda: workers.count,
+        )
 
 
 def _with_ancestors(config: TrainConfig) -> list[TrainConfig]:
@@ -99,10 +103,7 @@ def _with_ancestors(config: TrainConfig) -> list[TrainConfig]:
     return [*before, config]
 
 
-@contextmanager
-def _here(
-    device: str, at_once: int | None, trainings: int
-) -> Iterator[tuple[Start, Callable[[], int]]]:
+def _here(device: str, at_once: int | None, trainings: int) -> tuple[Start, Callable[[], int]]:
     """How to start a training on this machine, and how many have room."""
     cores, devices = os.cpu_count() or 1, [machine.choose_device(device)]
     if devices == ["cuda"]:
@@ -120,17 +121,7 @@ def _here(
             started.append((child, place))
         return child
 
-    yield start_one, lambda: at_once
-
-
-@contextmanager
-def _there(device: str, scheduler: str) -> Iterator[tuple[Start, Callable[[], int]]]:
-    """How to start a training on a scheduler's workers, and how many have room."""
-    with cluster.workers(scheduler=scheduler) as workers:
-        yield (
-            lambda config: _Task(workers.submit(_on_worker, config, config.write(), device)),
-            lambda: workers.count,
-        )
+    return start_one, lambda: at_once
 
 
 def _watch(waiting: Sequence[TrainConfig], start: Start, room: Callable[[], int]) -> None:
@@ -184,16 +175,12 @@ def start(
 ) -> subprocess.Popen | None:
     """Start a training's process; None where another one has it under way or has just ended it.
 
-    Args:
-        config: the training.
-        device: as :func:`dmclib.training.fit` takes it.
-        threads: of torch.
-        runner: number of the process with which the training is to end; by default the one in
-            ``DMC_RUNNER_PID``, if there is one.
+    It computes on ``threads`` threads, and ends with process ``runner``, by default the one in
+    ``DMC_RUNNER_PID`` if there is one.
     """
     folder = config.folder
     folder.mkdir(parents=True, exist_ok=True)
-    environment = {"DMC_CACHE": str(paths.CACHE)}
+    environment = os.environ | {"DMC_CACHE": str(paths.CACHE)}
     if runner is not None:
         environment["DMC_RUNNER_PID"] = str(runner)
     # fcntl's own lock, for a child can inherit it: ``files.held`` leaves a gap before it has begun.
@@ -216,7 +203,7 @@ def start(
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # so that a closed kernel does not take it along
                 pass_fds=[lock.fileno()],  # it holds our lock on, after we have closed the file
-                env=os.environ | environment,
+                env=environment,
             )
         lock.write(f"{child.pid} {socket.gethostname()}")
     return child
@@ -224,15 +211,13 @@ def start(
 
 def pid(config: TrainConfig) -> int | None:
     """The number of the process on this machine that has the training under way, if one has."""
-    try:
-        with open(config.folder / "lock") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                number, host = lock.read().split()
-                return int(number) if host == socket.gethostname() else None
-    except (FileNotFoundError, ValueError):  # never started; about to be
-        pass
+    # Without the file it was never started; without a number in it, it is about to be.
+    with suppress(FileNotFoundError, ValueError), open(config.folder / "lock") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            number, host = lock.read().split()
+            return int(number) if host == socket.gethostname() else None
     return None
 
 
@@ -249,10 +234,9 @@ def stop(configs: Sequence[TrainConfig]) -> None:
 
 def _progress(config: TrainConfig) -> dict[str, float]:
     """How many ``epochs`` are done, and the latest ``loss`` and ``accuracy`` if there are any."""
-    try:
+    told = {"epochs": 0}
+    with suppress(FileNotFoundError):
         told = json.loads((config.folder / "progress.json").read_text())
-    except FileNotFoundError:
-        told = {"epochs": 0}
     return told | {"epochs": config.epochs} if config.done else told
 
 
@@ -267,9 +251,8 @@ def _last_words(config: TrainConfig, status: object) -> str:
             f"was ended by {signal.Signals(-status).name} (too little memory is the usual reason "
             "for SIGKILL); run it again to go on from its last checkpoint"
         )
-    return "\n".join(
-        [f"The {config.stream} training, seed {config.seed}, {what}. Its log is {log}:", *tail]
-    )
+    training = f"The {config.stream} training, seed {config.seed}"
+    return "\n".join([f"{training}, {what}. Its log is {log}:", *tail])
 
 
 # --- on a worker --------------------------------------------------------------------------------

@@ -1,11 +1,9 @@
 """What a profile may say, checked before anything runs.
 
 The parameters cell of each notebook holds its defaults, which together are the profile ``smoke``. A
-file in ``notebooks/profiles`` only overrides them: a parameter's name at the top level speaks to
-every notebook that has it; a notebook's number or stem holds settings for that notebook alone;
-``notebooks`` lists those it runs; a parameter without a value must come from the command line.
-A misspelled word must not cost a night of the wrong training, so an unknown name or a value of
-another type is an error here.
+file in ``notebooks/profiles`` overrides them, as CONTRIBUTING.md shows; a parameter without a value
+must come from the command line. A misspelled word must not cost a night of the wrong training, so
+an unknown name or a value of another type is an error here.
 """
 
 import ast
@@ -29,6 +27,7 @@ from dmclib.errors import DMCError, ProfileError
 from dmclib.files import PACKAGE
 
 Settings = dict[str, dict]  # "" (every notebook) or a notebook's number -> parameter -> value
+Known = dict[Path, dict]  # notebook -> its parameters and their defaults
 MAX_PROFILE_BYTES = 100_000  # a profile is a page; whatever is larger is another file
 # Parameters that name a file or folder; of each the words that are no path.
 _PATHS = {
@@ -74,22 +73,22 @@ def plan(
 ) -> list[Step]:
     """Check everything that can be checked before a run, and say what would run with what.
 
+    One official split has results of its own: those of split 2 are ``ucf101-split2``.
+
     Args:
         profile: ``"smoke"`` (the notebooks' own defaults) or a file of ``notebooks/profiles``.
         only: numbers or stems of the notebooks to run; empty for all that the profile runs.
         settings: ``"parameter=value"`` for every notebook that has it, or
             ``"06.parameter=value"`` for one; values are YAML and go before the profile's.
         data: folder of real videos, given to the notebooks as ``data_folder``.
-        seeds: given to the notebooks as ``seeds``; the first one to those that have one ``seed``.
+        seeds: given as ``seeds``; the first one to notebooks that have one ``seed``.
         splits: official splits, likewise as ``splits`` and ``split_number``.
         dry: nothing will run, so a data set whose counts are published need not be at hand.
 
     Raises:
-        ProfileError: on a profile, notebook, parameter or split that does not exist, or a value of
-            another type than the notebook's default has.
-        DMCError: if the data folder is not there, or the prepared folder is not one.
-
-    One official split has results of its own: those of split 2 are ``ucf101-split2``.
+        ProfileError: a profile, notebook, parameter or split does not exist, or a value is of
+            another type than the notebook's default.
+        DMCError: the data folder is not there, or the prepared folder is not one.
     """
     sources = sorted(paths.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
     if not sources:
@@ -110,8 +109,8 @@ def plan(
     chosen = [_find(word, running, place="--only") for word in only]
     running = {path: known for path, known in running.items() if not only or path in chosen}
     _check(from_line, running, place="the command line")
-    _add_numbers(from_line, running, "--seeds", seeds, ("seeds", "seed"))
-    _add_numbers(from_line, running, "--splits", splits, ("splits", "split_number"))
+    _add_numbers(from_line, running, "--seeds", seeds, "seeds", "seed")
+    _add_numbers(from_line, running, "--splits", splits, "splits", "split_number")
     every = from_profile.get("", {}) | from_line.get("", {})
     at_hand = not (dry and published(every))
     _check_given(profile, from_profile, from_line, running, at_hand=at_hand)
@@ -143,13 +142,14 @@ def numbers(text: str, option: str) -> list[int]:
     Raises:
         ProfileError: something in it is no whole number, or comes twice.
     """
-    words = [word.strip() for word in text.split(",")] if text else []
-    for word in words:
+    found = []
+    for word in map(str.strip, text.split(",") if text else ()):
         if not re.fullmatch(r"[0-9]{1,9}", word):
             raise ProfileError(f"{option} {text}: {word!r} is no whole number; write it as 0,1,2.")
-        if [int(other) for other in words if other.isdecimal()].count(int(word)) > 1:
-            raise ProfileError(f"{option} {text}: {word} comes twice.")
-    return [int(word) for word in words]
+        if int(word) in found:
+            raise ProfileError(f"{option} {text}: {int(word)} comes twice.")
+        found.append(int(word))
+    return found
 
 
 def published(parameters: dict) -> corpora.Counts:
@@ -164,24 +164,18 @@ def defaults(notebook: Path) -> dict:
         ProfileError: if the file is no notebook or that cell holds more than literals.
     """
     try:
-        tagged = [cell.source for cell in _code_cells(notebook) if "parameters" in _tags(cell)]
-        lines = ast.parse("\n".join(tagged)).body
-        return {
-            (line.target if isinstance(line, ast.AnnAssign) else line.targets[0]).id: (
-                ast.literal_eval(line.value)
-            )
-            for line in lines
-        }
+        cells = [c for c in _code_cells(notebook) if "parameters" in c.metadata.get("tags", [])]
+        found = {}
+        for line in ast.parse("\n".join(cell.source for cell in cells)).body:
+            target = line.target if isinstance(line, ast.AnnAssign) else line.targets[0]
+            found[target.id] = ast.literal_eval(line.value)
+        return found
     except (ValueError, SyntaxError, AttributeError) as error:
         raise ProfileError(f"{notebook}: its parameters cannot be read ({error}).") from None
 
 
 def _code_cells(notebook: Path) -> list:
     return [c for c in nbformat.read(notebook, as_version=4).cells if c.cell_type == "code"]
-
-
-def _tags(cell) -> list[str]:
-    return cell.metadata.get("tags", [])
 
 
 def _profile_path(profile: str) -> Path | None:
@@ -196,7 +190,7 @@ def _profile_path(profile: str) -> Path | None:
     return known[profile]
 
 
-def _read_profile(source: Path, known_in: dict[Path, dict]) -> tuple[Settings, list[Path] | None]:
+def _read_profile(source: Path, known_in: Known) -> tuple[Settings, list[Path] | None]:
     """The settings in a profile's file, and the notebooks it runs (None: all of them)."""
     if source.stat().st_size > MAX_PROFILE_BYTES:
         raise ProfileError(f"{source} is larger than a profile can be; is it another file?")
@@ -221,7 +215,7 @@ def _read_profile(source: Path, known_in: dict[Path, dict]) -> tuple[Settings, l
     return settings, wanted
 
 
-def _read_settings(lines: Sequence[str], known_in: dict[Path, dict]) -> Settings:
+def _read_settings(lines: Sequence[str], known_in: Known) -> Settings:
     settings: Settings = {}
     for line in lines:
         key, equals, text = line.partition("=")
@@ -246,20 +240,15 @@ def _resolve_paths(given: dict) -> None:
 
 
 def _add_numbers(
-    settings: Settings,
-    running: dict[Path, dict],
-    option: str,
-    given: Sequence[int],
-    names: tuple[str, str],
+    settings: Settings, running: Known, option: str, given: Sequence[int], several: str, one: str
 ) -> None:
     """Set the parameter of several numbers to all that are given, that of one to the first."""
     if not given:
         return
-    for name in names:
+    values = {several: list(given), one: given[0]}
+    for name in values:
         if any(name in of_notebook for of_notebook in settings.values()):
             raise ProfileError(f"give {option} or --set {name}=..., not both.")
-    several, one = names
-    values = {several: list(given), one: given[0]}
     found = {name for known in running.values() for name in values.keys() & known.keys()}
     if not found:
         raise ProfileError(f"{option}: no notebook that is run has {several} or {one}.")
@@ -279,7 +268,7 @@ def _splits(profile: str, parameters: dict) -> list[int]:
     return sorted(known) or [1]
 
 
-def _find(word: object, notebooks: dict[Path, dict], *, place: str) -> Path:
+def _find(word: object, notebooks: Known, *, place: str) -> Path:
     """The notebook that a number (YAML reads 06 as 6) or a stem means."""
     name = f"{word:02d}" if isinstance(word, int) else str(word)
     for path in notebooks:
@@ -292,7 +281,7 @@ def _find(word: object, notebooks: dict[Path, dict], *, place: str) -> Path:
     )
 
 
-def _check(settings: Settings, notebooks: dict[Path, dict], *, place: str) -> None:
+def _check(settings: Settings, notebooks: Known, *, place: str) -> None:
     """Refuse a parameter that no notebook of its scope has."""
     for scope, given in settings.items():
         inside = [known for path, known in notebooks.items() if path.stem.startswith(scope)]
@@ -307,12 +296,7 @@ def _check(settings: Settings, notebooks: dict[Path, dict], *, place: str) -> No
 
 
 def _check_given(
-    profile: str,
-    from_profile: Settings,
-    from_line: Settings,
-    running: dict[Path, dict],
-    *,
-    at_hand: bool,
+    profile: str, from_profile: Settings, from_line: Settings, running: Known, *, at_hand: bool
 ) -> None:
     """Hold a profile to its own data, since its results and figures are kept under its name.
 

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import takewhile
 from pathlib import Path
 
 from dmclib import files, paths, results
@@ -17,11 +18,7 @@ from dmclib.reproduce.profiles import Step
 
 
 class Runs:
-    """The folder ``results/<profile>/runs``.
-
-    Args:
-        profile: names the folder of results; one official split has one of its own.
-    """
+    """The folder ``results/<profile>/runs``; one official split has a profile of its own."""
 
     def __init__(self, profile: str):
         self.profile, self.folder = profile, paths.RESULTS / profile / "runs"
@@ -56,10 +53,7 @@ class Runs:
 
     def done_first(self, steps: Sequence[Step]) -> list[Step]:
         """The first steps that need not run again, up to the first that must."""
-        for k, step in enumerate(steps):
-            if not self._is_done(step):
-                return list(steps[:k])
-        return list(steps)
+        return list(takewhile(self._is_done, steps))
 
     def begin(self, step: Step) -> None:
         """Note that a notebook is about to run, and that those after it are out of date."""
@@ -82,10 +76,8 @@ class Runs:
 
     def expected_seconds(self, step: Step) -> float | None:
         """How long it took last time here, else where the committed results were made, or None."""
-        try:
-            return self._manifest[step.name]["seconds"]
-        except KeyError:
-            pass
+        if "seconds" in (entry := self._manifest.get(step.name, {})):
+            return entry["seconds"]
         try:
             return results.load(step.name, self.profile).seconds
         except DMCError:
