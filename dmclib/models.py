@@ -1,9 +1,4 @@
-"""DMC-Net (paper, Figure 3) and its parts: generator, discriminator and classifier.
-
-Sources: Shou et al., CVPR 2019 (arXiv:1901.03460), Table 2 for the generator. The paper leaves the
-layers of the discriminator to its supplement; ours are those of the authors' released code
-(facebookresearch/dmc-net, ``Discriminator3``).
-"""
+"""DMC-Net and its parts: Shou et al., CVPR 2019 (arXiv:1901.03460), Figure 3 and Table 2."""
 
 import copy
 from dataclasses import dataclass, replace
@@ -69,9 +64,8 @@ class DenseGenerator(nn.Module):
     def cue_and_attention(self, motion: Tensor, output: Tensor) -> tuple[Tensor, Tensor | None]:
         """Split the last layer's output (N, 2 or 3, H, W) into cue and attention (N, 1, H, W).
 
-        Attention has mean 1 over each item's pixels; without it in the config it is None. The
-        released code multiplies cue and flow by an unbounded map, so its loss can vanish with that
-        map; ours is a softmax over the pixels, times their number.
+        Attention has mean 1 over each item's pixels (a softmax times their number; the released
+        code's map is unbounded, so its loss can vanish); without it in the config it is None.
         """
         cue = motion + output[:, :2] if self.config.predicts == "correction" else output[:, :2]
         if output.shape[1] == 2:
@@ -85,9 +79,8 @@ def summed(
 ) -> tuple[Tensor, Tensor | None]:
     """A generator's cue and attention in half the time of ``generator(motion, residual)``.
 
-    Convolution is linear in its input channels. So instead of stacking all earlier maps for every
-    layer, each map is convolved once for all later layers together, and the parts are added up:
-    the same sums in another order. Training uses this form.
+    Convolution is linear in its input channels. So each map is convolved once for all later layers
+    together, and the parts are added up: the same sums in another order. Training uses this form.
 
     Raises:
         ValueError: motion and residual have other channels than the config says; slices of the
@@ -125,18 +118,17 @@ class Discriminator(nn.Module):
     """Tell optical flow from generated cues (paper, 3.3.2).
 
     Each stage halves the resolution: one 3x3 convolution of stride 2, then ``depth - 1`` of stride
-    1, each followed by LeakyReLU(0.2), Dropout2d(0.25) and BatchNorm, except that no BatchNorm
-    follows the very first convolution. The defaults are the released ``Discriminator3``;
-    ``depth=1`` is the variant of the released I3D runs. The released head is a linear layer over
-    128 x 14 x 14 values and fits only 224 px. Here the last map is averaged to ``pooled`` x
-    ``pooled`` first, so that any size works; at 224 px and 14 this changes nothing.
+    1, each followed by LeakyReLU(0.2), Dropout2d(0.25) and, but for the very first, BatchNorm. The
+    defaults are the authors' released ``Discriminator3`` (the paper leaves layers to a supplement);
+    ``depth=1`` is that of the released I3D runs. The last map is averaged to ``pooled`` x
+    ``pooled``, so that any size works; at the released 224 px and 14 this changes nothing.
     """
 
-    def __init__(self, depth: int = 3, width: int = 16, stages: int = 4, pooled: int = 14):
+    def __init__(self, depth: int = 3, *, pooled: int = 14):
         super().__init__()
         layers: list[nn.Module] = []
         channels = 2
-        for stage in range(stages):
+        for stage, width in enumerate((16, 32, 64, 128)):
             for step in range(depth):
                 stride = 2 if step == 0 else 1
                 layers += [
@@ -149,7 +141,6 @@ class Discriminator(nn.Module):
                     # momentum. Its trained models have it.
                     layers.append(nn.BatchNorm2d(width, eps=0.8))
                 channels = width
-            width *= 2
         self.features = nn.Sequential(*layers)
         self.pool = nn.AdaptiveAvgPool2d(pooled)
         self.to_logits = nn.Linear(channels * pooled * pooled, 2)
@@ -213,14 +204,11 @@ class DMCNet(nn.Module):
         return self.logits(cue), cue
 
     def field(self, sample: Sample) -> Tensor:
-        """What the classifier sees of a normalised sample: (N, 2, H, W), or pictures (N, 3, H, W).
-
-        The cue in the form of :func:`summed`.
-        """
+        """What the classifier sees of a normalised sample: (N, 2 or, for pictures, 3, H, W)."""
         return self.field_and_attention(sample)[0]
 
     def field_and_attention(self, sample: Sample) -> tuple[Tensor, Tensor | None]:
-        """:meth:`field`, and the generator's attention if it has one."""
+        """:meth:`field`, and the generator's attention if it has one; by :func:`summed`."""
         if self.stream == "cue":
             return summed(self.generator, sample.motion, sample.residual)
         return sample.residual if self.stream == "rgb" else getattr(sample, self.stream), None
@@ -262,8 +250,8 @@ class C3D(nn.Module):
 def count_macs(network: nn.Module, *shapes: tuple[int, ...]) -> int:
     """Multiply-adds of one forward pass over inputs of these shapes, batch dimension included.
 
-    Table 1 calls them FLOPs: a multiplication with its addition counts once, and only convolutions
-    and matrix products count. The pass runs on shapes alone and leaves the network as it is.
+    Table 1 calls them FLOPs; only convolutions and matrix products count. The pass runs on shapes
+    alone and leaves the network as it is.
     """
     network = copy.deepcopy(network).to("meta").eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
