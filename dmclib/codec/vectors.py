@@ -1,8 +1,7 @@
 """Motion vectors of blocks, spread over pixels, and pictures carried along them.
 
-Two readings live here. The whole-pixel one follows CoViAR's loader to the digit and is fast, since
-blocks are copied as blocks; the sub-pixel one keeps what the loader truncates. Motion is float32
-pixels, (dx, dy), destination - source, given at the destination.
+The whole-pixel reading follows CoViAR's loader to the digit and copies blocks as blocks; the
+sub-pixel one keeps what the loader truncates. Motion: destination - source, at the destination.
 """
 
 from collections.abc import Sequence
@@ -59,9 +58,8 @@ _grid = lru_cache(maxsize=16)(_Grid)
 def whole_pixel_moves(batch: Sequence[np.ndarray], height: int, width: int) -> list[Moves]:
     """Keep what CoViAR's loader keeps of the vectors of some frames: for each frame, its moves.
 
-    Blocks that do not move are dropped, and so is a pixel whose source lies outside the frame:
-    since a block moves as one, what is left of it is a rectangle. Frames are taken together because
-    numpy needs as long for a dozen frames' vectors as for one frame's.
+    Blocks that do not move are dropped, and so is a pixel whose source lies outside the frame, so a
+    block leaves a rectangle. numpy needs as long for a dozen frames' vectors as for one frame's.
     """
     names = ("dst_y", "dst_x", "src_y", "src_x", "h", "w")
     # int32: w and h are uint8 and the rest int16, and their sums must not wrap. Column by column:
@@ -124,12 +122,7 @@ def motion_field(moves: Moves, height: int, width: int) -> np.ndarray:
 def carry(reference: np.ndarray, moves: Moves) -> np.ndarray:
     """Carry a picture along whole-pixel moves; what does not move stays. As :func:`predict`, fast.
 
-    Args:
-        reference: ``(H, W, C)`` of any type, contiguous, H and W :func:`padded`.
-        moves: as :func:`whole_pixel_moves` gives them.
-
-    Returns:
-        An array of the same shape and type.
+    ``reference`` and result: ``(H, W, C)`` of one type, contiguous, H and W :func:`padded`.
     """
     result = reference.copy()
     moving = np.flatnonzero(moves.dy | moves.dx)
@@ -161,28 +154,24 @@ def rasterize_motion_vectors(
 ) -> np.ndarray:
     """Spread per-block motion vectors over the pixels of the blocks they move.
 
-    A decoder reports one vector per block; the generator wants one per pixel. Pixels of intra-coded
-    blocks have no vector and stay at zero. Where blocks overlap, the later one counts.
+    Pixels of intra-coded blocks have no vector and stay at zero. Where blocks overlap, the later
+    one counts.
 
     Args:
-        vectors: structured array, shape ``(K,)``, one row per block, with the fields of FFmpeg's
-            ``AVMotionVector`` (PyAV: ``frame.side_data.get("MOTION_VECTORS").to_ndarray()``).
-            ``dst_x, dst_y`` is the block centre in this frame, in pixels.
-        height: frame height in pixels.
-        width: frame width in pixels.
+        vectors: array of :data:`VECTOR`, shape ``(K,)``, one row per block. ``dst_x, dst_y`` is the
+            block's centre in this frame, in pixels.
+        height, width: of the frame, in pixels.
         subpixel: False follows CoViAR's loader to the digit: whole pixels, ``dst - src`` with the
             truncated ``src_x, src_y``; a zero vector keeps what was there; a pixel whose source
             lies outside the frame is skipped. True keeps the half and quarter pixels of
             ``motion_x, motion_y`` and skips nothing, since MPEG-4 lets vectors leave the frame.
 
     Returns:
-        float32 array, shape ``(2, height, width)``. Channel 0 is dx (right is positive), channel 1
-        is dy (down is positive): how far the content moved *from* the reference frame *to* this
-        frame, in pixels.
+        float32 array, shape ``(2, height, width)``: dx (right is positive), dy (down is positive),
+        how far the content moved *from* the reference frame *to* this frame, in pixels.
 
     Raises:
-        VideoError: if a block is predicted from a future frame. We encode without B-frames, so such
-            a vector means the clip was not made by :func:`codec.encode`.
+        VideoError: a block is predicted from a future frame, as only B-frames do.
 
     Source:
         Sign: FFmpeg's ``libavutil/motion_vector.h`` gives ``src = dst + motion / scale``, so
@@ -238,14 +227,9 @@ def predict(reference_rgb: np.ndarray, motion: np.ndarray) -> np.ndarray:
 
 
 def bilinear(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Look an image up between its pixels.
+    """Look an image ``(H, W)`` or ``(H, W, C)``, uint8 or float32, up between its pixels: float32.
 
-    Args:
-        image: uint8 or float32, shape ``(H, W)`` or ``(H, W, C)``.
-        rows, columns: float32, ``(H, W)``, inside the image, as :func:`sources` gives them.
-
-    Returns:
-        float32, the shape of ``image``.
+    ``rows`` and ``columns`` are float32 ``(H, W)`` inside the image, as of :func:`sources`.
     """
     top, left = rows.astype(np.intp), columns.astype(np.intp)  # both >= 0: truncation is the floor
     below = np.minimum(top + 1, image.shape[0] - 1)

@@ -75,11 +75,10 @@ def transcode(
     frames: int | None = None,
     letterbox: bool = False,
 ) -> None:
-    """Turn any readable video into a clip as :func:`encode` makes it.
+    """Turn any readable video into a clip as :func:`encode` makes it, frame by frame.
 
     Every frame that the video shows is kept, in order, upright and scaled to ``size``, by default
-    whatever its shape, as CoViAR scales every video to 340x256. Frames before the first I-frame are
-    left out with a warning. One frame is in memory at a time.
+    whatever its shape, as in CoViAR. Frames before the first I-frame are left out with a warning.
 
     Args:
         source: any video that FFmpeg reads.
@@ -87,8 +86,7 @@ def transcode(
         size: width and height of the clip in pixels, both even.
         gop, quantizer: as for :func:`encode`.
         frames: of a longer source only so many, from its beginning; the rest is not looked at.
-        letterbox: keep the picture's shape, in the middle between two black bars
-            (:func:`dmclib.letterbox`).
+        letterbox: keep the picture's shape, in the middle between two black bars.
 
     Raises:
         VideoError: ``source`` is missing, damaged, cut short or without video; a setting is out of
@@ -105,17 +103,11 @@ def transcode(
                 try:
                     yuv = convert(frame, reformatter, size)
                 except AV_ERRORS as error:
-                    found = f"a picture cannot be scaled ({error})"
-                    raise damaged(source, found) from error
+                    raise damaged(source, f"a picture cannot be scaled ({error})") from error
                 yield yuv
 
-        _write(
-            scaled(),
-            target,
-            fps=frame_rate(source, container, stream),
-            gop=gop,
-            quantizer=quantizer,
-        )
+        fps = frame_rate(source, container, stream)
+        _write(scaled(), target, fps=fps, gop=gop, quantizer=quantizer)
 
 
 def _check_size(path: Path, size: tuple[int, int]) -> None:
@@ -147,48 +139,37 @@ def _write(
     first = next(frames, None)
     if first is None:
         raise VideoError(f"{path}: there are no frames to encode. Give at least one.")
+    exact = {"fflags": "+bitexact"}  # no date and no version in the file
     try:
-        _encode(chain([first], frames), path, first, fps, gop, quantizer)
+        with (
+            files.whole(path) as partial,
+            av.open(url(partial), "w", format=_CONTAINERS[path.suffix], options=exact) as out,
+        ):
+            stream = out.add_stream("mpeg4", rate=fps)
+            stream.width, stream.height, stream.pix_fmt = first.width, first.height, "yuv420p"
+            stream.codec_context.thread_count = 1  # slices would depend on the number of threads
+            stream.codec_context.options = {
+                "g": str(gop),
+                "bf": "0",
+                "qmin": str(quantizer),
+                "qmax": str(quantizer),
+                "flags": "+bitexact",
+                "sc_threshold": "1000000000",  # above any score: no I-frame at a scene cut
+            }
+            for n, frame in enumerate(chain([first], frames)):
+                frame.pts, frame.time_base = n, 1 / fps
+                frame.pict_type = PictureType.NONE  # a transcoded frame remembers what it was
+                try:
+                    coded = stream.encode(frame)
+                except av.FFmpegError as error:
+                    size = f"{frame.width}x{frame.height}"
+                    raise VideoError(
+                        f"{path}: the encoder does not take {size} pixels at {float(fps):g} frames "
+                        f"per second ({error}). Give smaller frames or another rate."
+                    ) from error
+                out.mux(coded)
+            out.mux(stream.encode(None))
     except (av.FFmpegError, OSError) as error:
         raise OutputError(
             f"{path}: cannot be written ({error.strerror}). Make room, or give another folder."
         ) from error
-
-
-def _encode(
-    frames: Iterable[av.VideoFrame],
-    path: Path,
-    first: av.VideoFrame,
-    fps: Fraction,
-    gop: int,
-    quantizer: int,
-) -> None:
-    exact = {"fflags": "+bitexact"}  # no date and no version in the file
-    with (
-        files.whole(path) as partial,
-        av.open(url(partial), "w", format=_CONTAINERS[path.suffix], options=exact) as out,
-    ):
-        stream = out.add_stream("mpeg4", rate=fps)
-        stream.width, stream.height, stream.pix_fmt = first.width, first.height, "yuv420p"
-        stream.codec_context.thread_count = 1  # slices would depend on the number of threads
-        stream.codec_context.options = {
-            "g": str(gop),
-            "bf": "0",
-            "qmin": str(quantizer),
-            "qmax": str(quantizer),
-            "flags": "+bitexact",
-            "sc_threshold": "1000000000",  # above any score: no I-frame at a scene cut
-        }
-        for n, frame in enumerate(frames):
-            frame.pts, frame.time_base = n, 1 / fps
-            frame.pict_type = PictureType.NONE  # a transcoded frame remembers what it was
-            try:
-                coded = stream.encode(frame)
-            except av.FFmpegError as error:
-                size = f"{frame.width}x{frame.height}"
-                raise VideoError(
-                    f"{path}: the encoder does not take {size} pixels at {float(fps):g} frames per "
-                    f"second ({error}). Give smaller frames or another rate."
-                ) from error
-            out.mux(coded)
-        out.mux(stream.encode(None))
