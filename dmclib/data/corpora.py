@@ -82,10 +82,6 @@ class Corpus:
         read = f"{self.name}: {len(self.videos):,} videos of {len(self.classes)} classes ({names})."
         return [sentence for sentence in (read, self.shortfall, self.passed_over) if sentence]
 
-    def write_lists(self, folder: str | Path) -> None:
-        """Write classes and lists as :func:`lists.write` does."""
-        lists.write(folder, self.classes, self.lists)
-
     def _settle(
         self, whole: tuple[int, int], known: Iterable[str], allow_partial: bool, *more: str
     ) -> None:
@@ -183,7 +179,7 @@ class KineticsN50(Corpus):
 
     The paper's own choice was not published. Ours takes the first videos of a class by the SHA-256
     of ``<seed>/<name>``, so that equal copies give equal choices, and a lost video is replaced
-    alone. ``<root>/lists``, as :meth:`Corpus.write_lists` writes it, goes before. Validation videos
+    alone. ``<root>/lists``, as :func:`lists.write` writes it, goes before. Validation videos
     are the test side of split 1.
     """
 

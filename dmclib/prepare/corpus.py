@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from dmclib import cluster, files
 from dmclib import flow as optical_flow
 from dmclib.cluster import Workers
-from dmclib.data import manifest
+from dmclib.data import lists, manifest
 from dmclib.data.corpora import Corpus, Video
 from dmclib.errors import DatasetError, DMCError, OutputError
 from dmclib.prepare import video
@@ -176,23 +176,21 @@ def _describe(
     """Write what the folder now holds, and say it."""
     entries = {v.name: _entry(out, v) for v in corpus.videos if v.name not in quarantined}
     video.check_inside(out, out / "lists")
-    corpus.write_lists(out / "lists")
+    lists.write(out / "lists", corpus.classes, corpus.lists)
     files.write_text(out / "quarantine.json", json.dumps(quarantined, indent=1) + "\n")
-    manifest.write(
-        out,
-        manifest.Manifest(
-            dataset=corpus.name,
-            classes=corpus.classes,
-            missing=len(corpus.missing),
-            quarantined=tuple(quarantined),
-            **settings,
-            lists={
-                number: {side: tuple(filter(entries.get, names)) for side, names in sides.items()}
-                for number, sides in corpus.lists.items()
-            },
-            entries=entries,
-        ),
+    content = manifest.Manifest(
+        dataset=corpus.name,
+        classes=corpus.classes,
+        missing=len(corpus.missing),
+        quarantined=tuple(quarantined),
+        lists={
+            number: {side: tuple(filter(entries.get, names)) for side, names in sides.items()}
+            for number, sides in corpus.lists.items()
+        },
+        entries=entries,
+        **settings,
     )
+    manifest.write(out, content)
     known = {str(video.places(out, v.name)[2]) for v in corpus.videos}
     recorded = (os.path.join(f, n) for f, _, names in os.walk(out / "records") for n in names)
     return PrepareReport(
@@ -233,7 +231,7 @@ def _entry(out: Path, published: Video) -> manifest.Entry:
 def _check_places(corpus: Corpus, out: Path) -> None:
     """Refuse folders inside each other, and names that could lead out of the folder."""
     root = corpus.root.resolve()
-    if out == root or root in out.parents or out in root.parents:
+    if out.is_relative_to(root) or root.is_relative_to(out):
         raise DatasetError(
             f"The output {out} and the videos in {root} must not be, or lie in, one another. Give "
             "another folder (--out)."

@@ -94,8 +94,7 @@ def plan(
     if not sources:
         raise ProfileError(f"there are no notebooks in {paths.NOTEBOOKS}.")
     known_in = {path: defaults(path) for path in sources}
-    source = _profile_path(profile)
-    from_profile, wanted = _read_profile(source, known_in) if source else ({}, None)
+    from_profile, wanted = _read_profile(profile, known_in)
     from_line = _read_settings(settings, known_in)
     if data is not None:
         if not Path(data).is_dir():
@@ -105,7 +104,7 @@ def plan(
         _resolve_paths(given)
 
     running = {path: known for path, known in known_in.items() if wanted is None or path in wanted}
-    _check(from_profile, running, place=str(source))
+    _check(from_profile, running, place=f"{paths.PROFILES / profile}.yaml")
     chosen = [_find(word, running, place="--only") for word in only]
     running = {path: known for path, known in running.items() if not only or path in chosen}
     _check(from_line, running, place="the command line")
@@ -178,20 +177,18 @@ def _code_cells(notebook: Path) -> list:
     return [c for c in nbformat.read(notebook, as_version=4).cells if c.cell_type == "code"]
 
 
-def _profile_path(profile: str) -> Path | None:
-    known = {path.stem: path for path in paths.PROFILES.glob("*.yaml")}
-    if profile == "smoke":
-        return None
-    if profile not in known or not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", profile):
-        raise ProfileError(
-            f"there is no profile {profile!r}{_close(profile, ['smoke', *known])}; "
-            f"there are {', '.join(sorted(['smoke', *known]))}."
-        )
-    return known[profile]
-
-
-def _read_profile(source: Path, known_in: Known) -> tuple[Settings, list[Path] | None]:
+def _read_profile(profile: str, known_in: Known) -> tuple[Settings, list[Path] | None]:
     """The settings in a profile's file, and the notebooks it runs (None: all of them)."""
+    if profile == "smoke":
+        return {}, None
+    known = {path.stem: path for path in paths.PROFILES.glob("*.yaml")}
+    if profile not in known or not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", profile):
+        there = ["smoke", *known]
+        raise ProfileError(
+            f"there is no profile {profile!r}{_close(profile, there)}; "
+            f"there are {', '.join(sorted(there))}."
+        )
+    source = known[profile]
     if source.stat().st_size > MAX_PROFILE_BYTES:
         raise ProfileError(f"{source} is larger than a profile can be; is it another file?")
     try:

@@ -174,7 +174,7 @@ def test_written_lists_make_a_second_machine_take_the_same_videos(kinetics, tmp_
     drawn = KineticsN50(kinetics.root, seed=5)
     for folder in ("train", "val"):
         (tmp_path / folder).symlink_to(kinetics.root / folder)
-    drawn.write_lists(tmp_path / "lists")
+    lists.write(tmp_path / "lists", drawn.classes, drawn.lists)
     followed = KineticsN50(tmp_path, seed=6)  # no rows here, and another seed
     assert (followed.lists, followed.classes) == (drawn.lists, drawn.classes)
     place = drawn.videos[0].source.relative_to(kinetics.root)
