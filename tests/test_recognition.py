@@ -153,7 +153,7 @@ def test_a_split_is_scored_once_clip_by_clip_and_its_streams_fuse(puppets, monke
     streams, labels = recognition.read_together(files)
     fused = evaluation.fuse(streams, {"motion": 1, "flow": 1})
     assert fused.shape == (2, 2)
-    assert fused.argmax(axis=1).shape == labels.shape
+    assert 0 <= evaluation.top1(fused, labels) <= 1
     some = recognition.read_scores(recognition.score_split(config, first=1))
     np.testing.assert_array_equal(some.scores, found.scores[:1])
     monkeypatch.setattr(training, "load_networks", None)  # nothing is asked again

@@ -8,6 +8,7 @@ from dmclib.evaluation.accuracy import holm as holm
 from dmclib.evaluation.accuracy import mcnemar as mcnemar
 from dmclib.evaluation.accuracy import metadata_baseline as metadata_baseline
 from dmclib.evaluation.accuracy import paired_difference as paired_difference
+from dmclib.evaluation.accuracy import top1 as top1
 from dmclib.evaluation.accuracy import video_scores as video_scores
 from dmclib.evaluation.accuracy import wilson_interval as wilson_interval
 from dmclib.evaluation.score_files import load_released_scores as load_released_scores

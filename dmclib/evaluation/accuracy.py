@@ -44,6 +44,11 @@ def fuse(scores: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np.n
     return sum(weights[name] * s for name, s in scores.items())
 
 
+def top1(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Share of rows of ``(videos, classes)`` whose highest score is the label's, 0 to 1."""
+    return float((scores.argmax(axis=1) == labels).mean())
+
+
 def called_right(
     scores: Mapping[str, np.ndarray],
     labels: np.ndarray,
