@@ -1,4 +1,5 @@
 import os
+import resource
 
 import av
 import numpy as np
@@ -171,6 +172,21 @@ def test_what_fails_half_way_leaves_nothing(ours, tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "_panels", broken)
     with pytest.raises(VideoError, match="frame 1"):
         demo.show(ours, tmp_path / "out")
+    assert os.listdir(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("part", [0.1, 0.9])
+def test_a_full_disk_is_a_sentence_and_leaves_nothing(ours, tmp_path, part):
+    whole = demo.show(ours, tmp_path / "whole")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(part * whole.clip.stat().st_size), limits[1]))
+    try:
+        with pytest.raises(
+            OutputError, match=r"drift-dmc\.mp4: cannot be written \(File too large"
+        ):
+            demo.show(ours, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert os.listdir(tmp_path / "out") == []
 
 
