@@ -8,11 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from shutil import rmtree
 
+import dask
 import psutil
 import pytest
 import torch
+from distributed import LocalCluster
 
-from dmclib import cluster, data, files, paths, training
+from dmclib import data, files, paths, training
 from dmclib.data import DataConfig
 from dmclib.errors import DMCError
 from dmclib.reproduce import jobs
@@ -313,11 +315,16 @@ def test_the_bar_moves_when_a_training_does_and_leaves_nothing(monkeypatch, stan
 
 
 @pytest.fixture
-def scheduler(monkeypatch):
+def scheduler(tmp_path, monkeypatch):
     """The address of two workers in processes of their own, which have the same cache."""
     monkeypatch.setenv("DMC_CACHE", str(paths.CACHE))
-    with cluster.workers(2) as started:
-        yield started.address
+    how = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0", "silence_logs": 50}
+    own = {
+        "temporary-directory": str(tmp_path / "dask"),
+        "distributed.deploy.lost-worker-timeout": "1 day",  # as cluster.workers, which says why
+    }
+    with dask.config.set(own), LocalCluster(**how) as started:
+        yield started.scheduler_address
 
 
 def wait_for(condition, seconds=120):
