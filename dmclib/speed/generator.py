@@ -46,7 +46,7 @@ def generator_floor(machine: Mapping[str, float], *, size: int = 224) -> dict[st
     return {"compute_ms": compute, "memory_ms": memory, "floor_ms": max(compute, memory)}
 
 
-def rows() -> list[dict]:
+def rows(*, repeats: int = 15) -> list[dict]:
     """Time the generator's forms against the paper's own, in turn, and the machine's floor.
 
     The paper's own is ``eager``: PyTorch, all maps stacked before every layer
@@ -61,9 +61,9 @@ def rows() -> list[dict]:
         the ``floor_ms`` of :func:`generator_floor`, how many times that this form takes, and the
         largest difference of its cue from eager's. What cannot run says what it ``needs``.
     """
-    found = rows_on("cpu", batches=[1, 8])
+    found = rows_on("cpu", batches=[1, 8], repeats=repeats)
     if torch.cuda.is_available():
-        return found + rows_on("cuda", batches=[1, 64])
+        return found + rows_on("cuda", batches=[1, 64], repeats=repeats)
     return [*found, {"task": "cue", "device": "cuda", "needs": "a CUDA GPU"}]
 
 
