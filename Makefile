@@ -4,6 +4,7 @@ PROFILE ?= laptop
 UV_VERSION := 0.13.9
 BIN := .venv/bin
 READY := .venv/.installed
+PARALLEL := -n auto --dist loadfile  # a worker per core; a file's tests share what they made
 
 .DEFAULT_GOAL := help
 .PHONY: help reproduce test lint lab bench notebooks readme lock clean
@@ -35,8 +36,8 @@ reproduce: $(READY)  ## Run the notebooks of PROFILE in order, going on where th
 	$(BIN)/dmc reproduce $(PROFILE) $(ARGS)
 
 test: lint  ## Check everything: ruff, pytest, and every notebook run again by nbval
-	$(BIN)/python -m pytest
-	$(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=300 \
+	$(BIN)/python -m pytest $(PARALLEL)
+	$(BIN)/python -m pytest $(PARALLEL) --nbval-lax --nbval-current-env --nbval-cell-timeout=300 \
 		--nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
 
 lint: $(READY)  ## Check style with ruff, notebooks included
