@@ -628,7 +628,7 @@ def start(root, out, *more):
     )
 
 
-def wait_until(condition, seconds=60):
+def wait_until(condition, seconds=600):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -683,7 +683,7 @@ def test_ctrl_c_stops_in_a_sentence_and_the_next_run_goes_on(tmp_path):
     process = start(root, out)
     wait_until(lambda: records(out))
     os.killpg(process.pid, signal.SIGINT)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=600)
     assert process.returncode == 130
     assert "dmc: stopped; the same command goes on from here." in said
     assert "Traceback" not in said
@@ -718,7 +718,7 @@ def test_five_kills_at_any_moment_leave_no_trace_in_the_manifest(tmp_path):
         }
     assert not (out / manifest.FILE).exists()  # it was always killed before the end
     process = start(root, out)
-    said, _ = process.communicate(timeout=100)
+    said, _ = process.communicate(timeout=600)
     assert process.returncode == 0, said
     assert all(stamps(out)[path] == inode for path, inode in made.items())
     assert (out / manifest.FILE).read_bytes() == (undisturbed / manifest.FILE).read_bytes()
@@ -751,7 +751,7 @@ def test_neither_a_killed_worker_nor_a_file_that_hangs_shows_in_the_manifest(tmp
         wait_until(lambda: len(records(out)) >= 6 or report.done())
         assert not report.done()
         workers[0].kill()
-        report = report.result(200)
+        report = report.result(900)
     assert list(report.quarantined) == ["class0/hangs.mp4"]
     assert quarantine(out) == {"class0/hangs.mp4": f"class0/hangs.mp4: {LOST} for 3 seconds."}
     assert (out / manifest.FILE).read_bytes() == (undisturbed / manifest.FILE).read_bytes()
