@@ -7,7 +7,7 @@ READY := .venv/.installed
 PARALLEL := -n auto --dist loadfile  # a worker per core; a file's tests share what they made
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce test lint lab bench notebooks readme lock clean
+.PHONY: help reproduce test slow lint lab bench notebooks book readme lock clean
 
 help:  ## Say what each target does
 	@echo "usage: make <target> [PROFILE=laptop] [ARGS='--only 04,05 --set key=value']"
@@ -35,10 +35,16 @@ $(READY): requirements.lock pyproject.toml
 reproduce: $(READY)  ## Run the notebooks of PROFILE in order, going on where the last run stopped
 	$(BIN)/dmc reproduce $(PROFILE) $(ARGS)
 
-test: lint  ## Check everything: ruff, pytest, and every notebook run again by nbval
-	$(BIN)/python -m pytest $(PARALLEL)
-	$(BIN)/python -m pytest $(PARALLEL) --nbval-lax --nbval-current-env --nbval-cell-timeout=300 \
-		--nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
+test: lint  ## Check with ruff, quick tests, and every notebook at smoke size
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
+	rm -rf cache/smoke && mkdir -p cache/smoke
+	$(BIN)/python -m tests.smoke_copies cache/smoke
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) --nbval-lax \
+		--nbval-current-env --nbval-cell-timeout=600 \
+		--nbval-sanitize-with tests/nbval_sanitize.cfg cache/smoke
+
+slow: $(READY)  ## Run the tests that take long
+	$(BIN)/python -m pytest $(PARALLEL) -m slow
 
 lint: $(READY)  ## Check style with ruff, notebooks included
 	$(BIN)/ruff check .
@@ -50,18 +56,21 @@ lab: $(READY)  ## Open the notebooks in JupyterLab
 bench: $(READY)  ## Time every part beside what it competes with
 	$(BIN)/dmc bench all $(ARGS)
 
-notebooks: $(READY)  ## Execute the notebooks in place at their defaults, as they are committed
+notebooks: $(READY)  ## Execute the notebooks in place, as they are committed: the laptop run
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
 		--ExecutePreprocessor.record_timing=False notebooks/*.ipynb
+
+book: $(READY)  ## Build the pages from the notebooks as they are committed: book/_build/html/index.html
+	$(BIN)/python -m sphinx -c book -d book/_build/doctrees -W --keep-going -q . book/_build/html
 
 readme: $(READY)  ## Write the tables of README anew from results/
 	$(BIN)/python -m dmclib.reproduce.readme
 
 lock: $(READY)  ## Resolve requirements.lock again from pyproject.toml (then edit environment.yml)
-	$(BIN)/uv pip compile pyproject.toml --extra flow --extra dev --universal \
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra book --universal \
 		--python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
 		--no-emit-find-links --no-annotate -o requirements.lock
 
-clean:  ## Remove tool caches, run folders and cache/ (results, figures and .venv stay)
-	rm -rf .pytest_cache .ruff_cache cache results/*/runs
+clean:  ## Remove tool caches, run folders, built pages and cache/ (results, figures and .venv stay)
+	rm -rf .pytest_cache .ruff_cache book/_build cache results/*/runs
 	find dmclib tests notebooks -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf

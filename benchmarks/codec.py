@@ -4,6 +4,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -12,38 +13,58 @@ from pathlib import Path
 
 import numpy as np
 
-from dmclib.codec import packets, read_at, read_frames
+from dmclib.codec import encode, packets, read_at, read_frames
 from dmclib.errors import VideoError
-from dmclib.speed.clips import decode_bare, default_clip, exhaust
+from dmclib.speed.clips import decode_bare, default_clip, drifting_texture, exhaust
 from dmclib.speed.timing import Call, measure
 
-# How many times as long as bare decoding we may take: the project's own limits.
-LIMITS = {"every frame": 3.0, "three P-frames": 2.0}
 # Names an interpreter that has the package, where this one has not.
 OTHER_PYTHON = "DMC_MVEXTRACTOR_PYTHON"
 
 
 def rows(clip: str | Path | None = None, *, repeats: int = 15) -> list[dict]:
-    """Time reading a clip against bare decoding of the same frames.
+    """Time reading clips against bare decoding of the same frames.
 
-    Bare means :func:`decode_bare`. Ours makes RGB, motion and residual of the frames. A third row
-    is the package motion-vector-extractor, which brings its own FFmpeg and makes RGB and a list of
-    vectors; it runs in a process of its own, told when to start.
+    Bare means :func:`decode_bare`. Ours makes RGB, motion and residual of the frames. The package
+    motion-vector-extractor brings its own FFmpeg and makes RGB and a list of vectors; it runs in a
+    process of its own, told when to start. A raw stream of a film's length is read in its last
+    GOPs, beside the first of its 48 equal parts.
 
     Args:
-        clip: MPEG-4 Part 2 of three GOPs or more; see :func:`default_clip`.
+        clip: MPEG-4 Part 2 of three GOPs or more; by default :func:`default_clip` and a drawn .mp4.
         repeats: timed runs of each side.
 
     Returns:
-        One row per task: ``task``, ``clip``, ``frames`` that the other side decodes, ``bare_ms``
-        (or ``theirs_ms``) and ``ours_ms`` per run with quartiles, ``ratio`` of ours to theirs,
-        ``limit``.
+        One row per clip and task: ``task``, ``clip``, ``frames`` that the other side decodes,
+        ``bare_ms`` (or ``theirs_ms``) and ``ours_ms`` per run with quartiles, ``ratio`` of ours to
+        theirs.
 
     Raises:
         VideoError: ``clip`` cannot be read, or has fewer than three GOPs with P-frames.
     """
-    with default_clip(clip) as path:
-        return [*_beside_bare(path, repeats), _beside_extractor(path, repeats)]
+    with default_clip(clip) as first, tempfile.TemporaryDirectory() as folder:
+        table = [*_beside_bare(first, repeats), _beside_extractor(first, repeats)]
+        if clip is None:
+            encode(drifting_texture(250), Path(folder) / "drawn.mp4")
+            table += _beside_bare(Path(folder) / "drawn.mp4", repeats)
+            table.append(_in_a_film(Path(folder), repeats))
+        return table
+
+
+def _in_a_film(folder: Path, repeats: int, *, parts: int = 48) -> dict:
+    """Reading near the end of a long raw stream that was looked at before, beside a short one."""
+    short, film = folder / "part.m4v", folder / "film.m4v"
+    encode(drifting_texture(250), short)
+    with open(film, "wb") as stream:
+        for _ in range(parts):
+            stream.write(short.read_bytes())
+    asked = np.array([100, 150, 200])
+    theirs, ours = (
+        partial(read_at, path, (asked + before).tolist())
+        for path, before in ((short, 0), (film, 250 * (parts - 1)))
+    )
+    row = {"task": "in a film", "clip": film.name, "frames": 250 * parts}
+    return row | _race("theirs", theirs, ours, repeats)
 
 
 def _beside_bare(clip: Path, repeats: int) -> list[dict]:
@@ -64,16 +85,16 @@ def _beside_bare(clip: Path, repeats: int) -> list[dict]:
     for task, (numbers, ours) in tasks.items():
         bare = partial(decode_bare, clip, numbers)
         row = {"task": task, "clip": clip.name, "frames": len(numbers)}
-        table.append(row | _race("bare", bare, ours, LIMITS[task], repeats))
+        table.append(row | _race("bare", bare, ours, repeats))
     return table
 
 
-def _race(name: str, theirs: Call, ours: Call, limit: float, repeats: int) -> dict:
+def _race(name: str, theirs: Call, ours: Call, repeats: int) -> dict:
     """The columns of a row that say how long both sides take."""
     times = measure({name: theirs, "ours": ours}, repeats=repeats)
     row = times[name].ms(name) | times["ours"].ms("ours")
     ratio = row["ours_ms"] / row[f"{name}_ms"]
-    return row | {"ratio": ratio, "limit": limit, "repeats": repeats}
+    return row | {"ratio": ratio, "repeats": repeats}
 
 
 def _beside_extractor(clip: Path, repeats: int) -> dict:
@@ -87,7 +108,7 @@ def _beside_extractor(clip: Path, repeats: int) -> dict:
     try:
         with _extractor(python, clip) as theirs:
             row |= {"clip": clip.name, "frames": theirs()}
-            return row | _race("theirs", theirs, lambda: exhaust(read_frames(clip)), 1.0, repeats)
+            return row | _race("theirs", theirs, lambda: exhaust(read_frames(clip)), repeats)
     except (OSError, ValueError) as error:
         return row | {"needs": f"an interpreter with motion-vector-extractor ({error})"}
 

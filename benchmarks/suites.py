@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import codec, flow, loader, recognition, training
+from benchmarks import classifier, classify, codec, flow, loader, recognition, targets, training
 from dmclib import machine, results
 from dmclib.errors import DMCError
 from dmclib.speed import end_to_end, generator, table_3, timing
@@ -26,9 +26,11 @@ SUITES: dict[str, Callable[..., Rows]] = {
     "flow": flow.rows,
     "loader": loader.rows,
     "generator": generator.rows,
+    "classifier": classifier.rows,
     "training": training.rows,
     "path": end_to_end.rows,
     "recognition": recognition.rows,
+    "classify": classify.rows,
     "table3": table_3.rows,
 }
 
@@ -42,6 +44,9 @@ def run(
     console: Console | None = None,
 ) -> None:
     """Measure a suite, or ``all``; show the rows and save ``results/<profile>/bench_<suite>.json``.
+
+    At the end each of the project's targets (:mod:`benchmarks.targets`) stands beside its figure
+    and the one that was kept before; after ``all``, in ``bench_targets.json`` too.
 
     Args:
         suite: a key of :data:`SUITES`, or ``all``. A suite that cannot run is an error; among all,
@@ -62,6 +67,8 @@ def run(
     chosen = list(SUITES) if suite == "all" else [suite]
     # Read before the minutes of measuring, and before a run to the same place takes its name.
     earlier = {name: _saved_rows(compare, name) for name in chosen} if compare else {}
+    kept = {name: _kept_rows(profile, name) for name in chosen}
+    measured: dict[str, Rows] = {}
     console = console or Console()
     if not console.is_terminal:
         console.width = max(console.width, 160)  # a file needs no folded lines
@@ -77,6 +84,7 @@ def run(
                     raise
                 rows = [{"task": name, "needs": str(error)}]
             show(console, name, rows)
+            measured[name] = rows
             if not _measured(rows):
                 continue  # an earlier file is worth more than nothing
             clips = sorted({row["clip"] for row in rows if "clip" in row})
@@ -85,6 +93,11 @@ def run(
                 show_comparison(console, name, earlier[name], rows)
             spent = f"{time.monotonic() - started:.0f} s"
             console.print(f"{spent}; saved results/{profile}/{path.name}\n", highlight=False)
+        asked = targets.table(measured, earlier or kept)
+        show(console, "targets", asked)
+        if suite == "all" and asked:
+            origin = results.start_run("bench_targets", profile=profile, seed=0)
+            origin.save(asked, data="the suites' results beside this file")
 
 
 def show(console: Console, title: str, rows: Rows) -> None:
@@ -151,6 +164,14 @@ def _text(value) -> str:
     if isinstance(value, float):
         return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
     return "" if value is None else str(value)
+
+
+def _kept_rows(profile: str, suite: str) -> Rows:
+    """The rows that the last run left in results; none where there is no such file."""
+    try:
+        return results.load(f"bench_{suite}", profile).rows.to_dict("records")
+    except DMCError:
+        return []
 
 
 def _saved_rows(path: Path, suite: str) -> Rows:

@@ -14,11 +14,12 @@ CONTRIBUTING.md says which sentence of the paper is where.
 * ``data`` - data sets, which of their frames a training sees, batches
 * ``results``, ``evaluation`` - numbers with their origin; fusion, accuracy, intervals
 * ``training`` - every stream and stage (4.2)
-* ``prepare``, ``figures``, ``speed``, ``released`` - a corpus made ready; pictures and charts;
-  Table 3; the authors' scores and Table 4
-* ``experiment``, ``recognition``, ``claims`` - section 4.3; the test protocol; every claim beside
-  what was found
-* ``reproduce``, ``doctor``, ``demo``, ``cli`` - notebooks and trainings run; the ``dmc`` command
+* ``prepare``, ``figures``, ``speed`` - a corpus made ready; pictures and charts; Table 3
+* ``experiment``, ``recognition`` - section 4.3; the test protocol
+* ``released``, ``claims`` - the authors' scores and weights, Table 4; every claim beside what was
+  found
+* ``reproduce``, ``doctor``, ``demo``, ``explore``, ``cli`` - notebooks and trainings run; a clip
+  frame by frame; the ``dmc`` command
 """
 
 __version__ = "0.1.0"

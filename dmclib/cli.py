@@ -1,4 +1,4 @@
-"""The ``dmc`` command: run the notebooks, examine the installation, measure speed.
+"""The ``dmc`` command: run the notebooks, label videos, examine the installation, measure speed.
 
 Whatever needs torch, PyAV or Jupyter is imported inside its command, so that ``dmc --help`` answers
 at once.
@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from dmclib import __version__
-from dmclib.errors import DatasetError, DMCError
+from dmclib.errors import DatasetError, DMCError, ProfileError
 
 app = typer.Typer(
     help="DMC-Net, reproduced: recognise actions straight from compressed video.",
@@ -23,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 Scheduler = Annotated[str | None, typer.Option(help="a Dask scheduler to use: tcp://host:port")]
-SUITES = "codec, flow, loader, generator, training, table3, path, recognition or all"
+SUITES = "codec, flow, loader, generator, classifier, training, path, recognition, classify, table3"
 
 
 def main() -> None:
@@ -68,21 +68,47 @@ def _options(
 
 @app.command()
 def reproduce(
-    profile: Annotated[str, typer.Argument(help="smoke, or one of notebooks/profiles")] = "laptop",
+    profile: Annotated[str, typer.Argument(help="one of notebooks/profiles")] = "laptop",
     only: Annotated[str, typer.Option(help="numbers of the notebooks to run: 04,05")] = "",
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="parameter=value, or 06.parameter=value")
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="real videos, one folder per class")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="real videos, one folder per class; with --released-weights a prepared folder"
+        ),
+    ] = None,
     seeds: Annotated[str, typer.Option(help="train with each of these: 0,1,2")] = "",
     splits: Annotated[str, typer.Option(help="official splits, tests pooled: 1,2,3")] = "",
     scheduler: Scheduler = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="run again what is done already")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would run")] = False,
+    released_weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="train nothing, and test the authors' networks (profile hmdb51 or ucf101): "
+            "FOLDER/split1/*.pth.tar, likewise split2 and split3, are their checkpoints of "
+            "I-frames, motion vectors, residuals and DMC-Net, under any names",
+        ),
+    ] = None,
 ) -> None:
     """Run the notebooks of a profile in order, going on where the last run stopped."""
     from dmclib.reproduce import profiles, runner
 
+    if released_weights is not None:
+        from dmclib.released import protocol
+
+        if only or settings or seeds or scheduler:
+            raise ProfileError(
+                "--released-weights runs no notebook and trains nothing: leave --only, --set, "
+                "--seeds and --scheduler out."
+            )
+        numbers = profiles.numbers(splits, "--splits")
+        with _stoppable("the same command goes on from here"):
+            protocol.run(profile, released_weights, data, splits=numbers, fresh=fresh, dry=dry_run)
+        return
     with _stoppable("the same command goes on from this notebook"):
         runner.reproduce(
             profile,
@@ -100,7 +126,10 @@ def reproduce(
 @app.command()
 def prepare(
     dataset: Annotated[
-        str, typer.Argument(help="ucf101, hmdb51, kinetics-n50, ut-interaction or folder")
+        str,
+        typer.Argument(
+            help="ucf101, hmdb51, kinetics-n50, ut-interaction, weizmann, folder, folds"
+        ),
     ],
     root: Annotated[Path | None, typer.Option(help="the data set as published")] = None,
     out: Annotated[
@@ -174,6 +203,32 @@ def demo(
 
 
 @app.command()
+def classify(
+    videos: Annotated[
+        list[Path], typer.Argument(metavar="VIDEO...", help="any videos, or folders of them")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="CSV file of scores; videos in it are not scored again")
+    ] = None,
+    profile: Annotated[str, typer.Option(help="whose trained networks are asked")] = "laptop",
+    scheduler: Scheduler = None,
+) -> None:
+    """Name the action in each video, on all cores or a Dask cluster."""
+    from dmclib import classify
+
+    left = "nothing was written" if out is None else "the same command goes on from here"
+    with _stoppable(left):
+        report = classify.classify(videos, out, profile=profile, scheduler=scheduler)
+    for sentence in report.sentences if out is None else []:
+        typer.echo(sentence)
+    for sentence in report.failed.values():
+        typer.echo(f"dmc: {sentence}", err=True)
+    typer.echo(str(report))
+    if report.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
 def doctor() -> None:
     """Say what is right and what is wrong with this installation."""
     from dmclib.doctor import examine
@@ -188,7 +243,7 @@ def doctor() -> None:
 
 @app.command()
 def bench(
-    suite: Annotated[str, typer.Argument(help=SUITES)] = "all",
+    suite: Annotated[str, typer.Argument(help=f"{SUITES} or all")] = "all",
     clip: Annotated[Path | None, typer.Argument(help="MPEG-4 clip, for suite codec")] = None,
     profile: Annotated[str, typer.Option(help="names the folder of results")] = "laptop",
     compare: Annotated[

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import av
@@ -32,7 +32,8 @@ from dmclib import (
     training,
     transforms,
 )
-from dmclib.codec import CompressedFrame, container, pictures
+from dmclib.codec import CompressedFrame, pictures
+from dmclib.codec.write import write_frames, writing
 from dmclib.errors import DMCError, OutputError, VideoError
 from dmclib.reproduce import profiles
 from dmclib.training import TrainConfig
@@ -41,6 +42,8 @@ from dmclib.transforms import Sample
 LONGEST = 600  # frames that are shown of a long video
 # The first that this FFmpeg has is used; H.264 plays nearly everywhere.
 _ENCODERS = {"libx264": {"crf": "18", "preset": "veryfast"}, "mpeg4": {"qmin": "2", "qmax": "5"}}
+# Smaller, for a page that holds the video itself.
+_SMALL = {"libx264": {"crf": "27", "preset": "slow"}, "mpeg4": {"qmin": "4", "qmax": "8"}}
 _STRIP = 44  # px of titles above the panels
 _PANEL = 256  # px, a panel's height
 _GAP = 4  # px, white, to its right
@@ -126,7 +129,7 @@ def show(
             raise OutputError(f"{path} is the video itself: give another folder with --out.")
     with tempfile.TemporaryDirectory() as folder:
         clip, says = source, []
-        if not _is_ours(source, first):
+        if not _is_ours(source):
             clip = Path(folder) / "clip.mp4"
             codec.transcode(source, clip, gop=data.GOP, frames=LONGEST)
         info = codec.probe(clip)
@@ -134,7 +137,7 @@ def show(
         if codec.probe(source).frames > LONGEST:
             says.append(f"The video is long: its first {LONGEST} frames are shown.")
         scale, best = _scale_and_still(clip, frames)
-        panels = islice(_panels(clip, weights, with_flow), frames)
+        panels = islice(panels_of(clip, weights, with_flow), frames)
         panels = tqdm(panels, source.name, frames, unit="frame", leave=False)
         rows = _rows(panels, scale, first.shape[1] / first.shape[0])
         written = _write(target, rows, Fraction(info.fps), still, best)
@@ -143,12 +146,31 @@ def show(
     return Shown(target, still, written, scale, tuple(says))
 
 
+def playable(source: str | Path, target: str | Path) -> Path:
+    """Copy a video's pictures to ``target``, small, as a page may hold and a browser play them.
+
+    H.264 if this FFmpeg has it. Of a long one, the first :data:`LONGEST` frames; sides must be
+    even. Returns ``target``.
+
+    Raises:
+        VideoError: the source cannot be read, or its size cannot be encoded.
+        OutputError: the file cannot be written, or would replace the source.
+    """
+    source, target = Path(source), Path(target)
+    if target.exists() and os.path.samefile(target, source):
+        raise OutputError(f"{target} is the video itself: give another name for the copy.")
+    shown = islice(codec.decode_rgb(source), LONGEST)
+    frames = (av.VideoFrame.from_ndarray(picture, format="rgb24") for picture in shown)
+    _encode(target, frames, Fraction(codec.probe(source).fps), _SMALL)
+    return target
+
+
 def _config(profile: str) -> TrainConfig | None:
     """The training that notebook 06 of a profile shows; None if its videos must be named first."""
     try:
         (step,) = profiles.plan(profile, only=["06"])
     except DMCError:
-        if profile == "smoke" or not (paths.PROFILES / f"{profile}.yaml").exists():
+        if not (paths.PROFILES / f"{profile}.yaml").exists():
             raise
         return None
     given = profiles.defaults(step.notebook) | step.parameters
@@ -156,25 +178,41 @@ def _config(profile: str) -> TrainConfig | None:
     return experiment.trainings(setting)[experiment.ADV]
 
 
-def _is_ours(path: Path, shown: np.ndarray) -> bool:
-    """Whether this file is as the paper's: MPEG-4 Part 2, GOP 12, no B-frames.
+def has_our_form(path: Path) -> bool:
+    """Whether a file is MPEG-4 Part 2 of GOP 12, as the paper's are, and shown as it is stored.
 
-    All of it must have one size, and its first picture be ``shown`` as it is stored, not turned.
+    Its first picture alone is decoded, so B-frames and another size in its midst are not seen.
+
+    Raises:
+        VideoError: it cannot be read.
     """
     if codec.probe(path).codec != "mpeg4":
         return False
     keys = [packet.is_key for packet in codec.packets(path)]
     if keys != [n % data.GOP == 0 for n in range(len(keys))]:
         return False
+    shown = next(codec.decode_rgb(path))
     try:
-        first, *_ = codec.read_at(path, range(min(len(keys), data.GOP)))
-        for number in range(data.GOP, min(len(keys), LONGEST), data.GOP):
+        (first,) = codec.read_at(path, [0])
+    except VideoError:  # no index; if it is damaged, transcode says so
+        return False
+    return np.array_equal(first.rgb, shown)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file has our form in all of its frames that are shown, and one size."""
+    if not has_our_form(path):
+        return False
+    frames = min(codec.probe(path).frames, LONGEST)
+    try:
+        first, *_ = codec.read_at(path, range(min(frames, data.GOP)))
+        for number in range(data.GOP, frames, data.GOP):
             (frame,) = codec.read_at(path, [number])  # one by one: of a film they are large
             if frame.rgb.shape != first.rgb.shape:
                 return False
-        return np.array_equal(first.rgb, shown)
-    except VideoError:  # B-frames, or no index; if it is damaged, transcode says so
+    except VideoError:  # B-frames, or damage, of which transcode says more
         return False
+    return True
 
 
 def _scale_and_still(clip: Path, frames: int) -> tuple[float, int]:
@@ -197,16 +235,42 @@ def _scale_and_still(clip: Path, frames: int) -> tuple[float, int]:
 Panels = dict[str, np.ndarray]  # title -> picture, motion or residual
 
 
-def _panels(clip: Path, weights: Weights | None, with_flow: bool) -> Iterator[Panels]:
-    """Yield every frame's panels, at the clip's size."""
-    cue_of = weights and fast.generator(weights.generator)
+def animate(
+    frames: Iterable[Panels], target: Path, *, full_colour_px: float, fps: int = 10
+) -> Path:
+    """Write panels as a picture that moves (WebP), which README and web pages play by themselves.
+
+    Args:
+        frames: for each the panels by title, the first of them ``picture``; motion in pixels.
+        target: ``.webp``.
+        full_colour_px: displacement that has full colour.
+        fps: frames per second.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    frames = iter(frames)
+    first = next(frames)
+    height, width = first["picture"].shape[:2]
+    rows = _rows(chain([first], frames), full_colour_px, width / height)
+    coded = (av.VideoFrame.from_ndarray(np.ascontiguousarray(row), format="rgb24") for row in rows)
+    options = {"quality": "40", "compression_level": "6"}
+    form = {"rate": Fraction(fps), "muxer": {"loop": "0"}}
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_frames(coded, target, "libwebp_anim", options, **form)
+    return target
+
+
+def panels_of(clip: Path, weights: Weights | None, with_flow: bool = False) -> Iterator[Panels]:
+    """Yield every frame's panels, at the clip's size; arguments as for :func:`show`."""
+    cue_of = weights and fast.form(weights.generator)
     before: CompressedFrame | None = None
     panels: Panels = {}
     for frame in codec.read_frames(clip):
         if before is None or not frame.is_key:
             panels = {"motion vectors": frame.motion, "residual": frame.residual}
             if weights is not None:
-                panels["DMC cue"] = _cue(cue_of, weights.height, frame)
+                panels["DMC cue"] = cue(cue_of, weights.height, frame)
         row = {"picture": frame.rgb, **panels}
         if with_flow:
             row["TV-L1 flow"] = np.zeros_like(frame.motion)
@@ -217,8 +281,11 @@ def _panels(clip: Path, weights: Weights | None, with_flow: bool) -> Iterator[Pa
 
 
 @torch.inference_mode()
-def _cue(generator, height: int | None, frame: CompressedFrame) -> np.ndarray:
-    """The cue (2, H, W) in pixels of the frame; zero for a key frame."""
+def cue(generator, height: int | None, frame: CompressedFrame) -> np.ndarray:
+    """Compute a generator's cue of a frame: float32 ``(2, H, W)``, px; zero for an I-frame.
+
+    ``height``: to which frames were scaled in its training, px; None if they were not.
+    """
     if frame.is_key:
         return frame.motion
     motion, residual = torch.from_numpy(frame.motion), torch.from_numpy(frame.residual)
@@ -274,30 +341,25 @@ def _write(
     path: Path, pictures: Iterable[np.ndarray], fps: Fraction, still: Path, best: int
 ) -> int:
     """Write pictures as a video, number ``best`` as a still; return the number of pictures."""
-    name = next(name for name in _ENCODERS if name in av.codecs_available)
-    count, fps = 0, fps.limit_denominator(1001)
-    try:
-        with (
-            files.whole(path) as partial,
-            files.whole(still) as partial_still,
-            av.open(container.url(partial), "w", options={"movflags": "+faststart"}) as out,
-        ):
-            stream = out.add_stream(name, rate=fps, options=_ENCODERS[name])
-            stream.pix_fmt = "yuv420p"
-            for count, picture in enumerate(pictures, 1):
-                if count == 1:
-                    stream.height, stream.width = picture.shape[:2]
-                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-                if count == best + 1:
-                    partial_still.write_bytes(_png(frame))
-                frame.pts, frame.time_base = count - 1, 1 / fps
-                out.mux(stream.encode(frame))
-            out.mux(stream.encode(None))
-    except (av.FFmpegError, OSError) as error:
-        raise OutputError(
-            f"{path}: cannot be written ({error.strerror}). Make room, or give another folder."
-        ) from error
-    return count
+
+    def frames() -> Iterator[av.VideoFrame]:
+        for n, picture in enumerate(pictures):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            if n == best:
+                partial.write_bytes(_png(frame))
+            yield frame
+
+    with writing(still), files.whole(still) as partial:
+        return _encode(path, frames(), fps, _ENCODERS)
+
+
+def _encode(
+    path: Path, frames: Iterator[av.VideoFrame], fps: Fraction, encoders: dict[str, dict[str, str]]
+) -> int:
+    name = next(name for name in encoders if name in av.codecs_available)
+    muxer = {"movflags": "+faststart"}  # a browser begins to play before it has all
+    form = {"rate": fps.limit_denominator(1001), "muxer": muxer, "threads": 0}
+    return write_frames(frames, path, name, encoders[name], **form)
 
 
 def _png(frame: av.VideoFrame) -> bytes:

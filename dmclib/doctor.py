@@ -28,7 +28,19 @@ class Finding(NamedTuple):
 
 def examine() -> Iterator[Finding]:
     """Check each part in turn; a part that cannot be loaded is a finding too."""
-    for check in (_python, _torch, _ffmpeg, _vectors, _tvl1, _fast, _gpu, _cache, _lock):
+    for check in (
+        _python,
+        _torch,
+        _ffmpeg,
+        _vectors,
+        _tvl1,
+        _fast,
+        _gpu,
+        _cache,
+        _scores,
+        _weights,
+        _lock,
+    ):
         yield _safely(check)
 
 
@@ -92,8 +104,8 @@ def _tvl1() -> Finding:
     """OpenCV with TV-L1 flow."""
     builds = [name for name in _installed() if re.fullmatch(r"opencv-(contrib-)?python.*", name)]
     if not builds:
-        remedy = "Install the extra `flow` to have it."
-        return Finding("warn", f"OpenCV is not installed: no TV-L1 flow. {remedy}")
+        remedy = "pip install opencv-contrib-python-headless"
+        return Finding("fail", f"OpenCV is not installed: no clips are drawn, no flow; {remedy}.")
     if len(builds) > 1:
         remedy = "uninstall them all, then install opencv-contrib-python-headless alone"
         return Finding("fail", f"{' and '.join(builds)} overwrite each other: {remedy}.")
@@ -138,6 +150,30 @@ def _cache() -> Finding:
         remedy = "set DMC_CACHE to a larger disk"
         return Finding("warn", f"cache {paths.CACHE} is writable, but has {room}: {remedy}.")
     return Finding("ok", f"cache {paths.CACHE} is writable, {free:.0f} GB free.")
+
+
+def _scores() -> Finding:
+    """The authors' released scores."""
+    command = "`dmc reproduce laptop --only 10` fuses them"
+    if folder := paths.released_scores():
+        return Finding("ok", f"released scores: in {folder}; {command}.")
+    remedy = "clone facebookresearch/dmc-net, set DMC_RELEASED_SCORES to its exp_my"
+    return Finding("ok", f"released scores: none, nothing needs them; {remedy}, and {command}.")
+
+
+def _weights() -> Finding:
+    """The authors' released weights."""
+    from dmclib.released import protocol
+
+    folder, tests = paths.released_weights(), "`dmc reproduce {} --released-weights {}` tests them"
+    words = [word for word in protocol.RELEASES if folder and any(protocol.find(folder / word))]
+    if words:
+        commands = "; ".join(tests.format(word, folder / word) for word in words)
+        return Finding("ok", f"released weights: in {folder}; {commands}.")
+    remedy = "put the authors' checkpoints into FOLDER/hmdb51/split1 and so on, set "
+    remedy += "DMC_RELEASED_WEIGHTS to FOLDER"
+    command = tests.format("hmdb51", "FOLDER/hmdb51")
+    return Finding("ok", f"released weights: none, nothing needs them; {remedy}, and {command}.")
 
 
 def _lock() -> Finding:

@@ -28,9 +28,9 @@ def choose_device(wanted: str = "auto") -> str:
     return wanted
 
 
-def has_bf16() -> bool:
-    """Whether the GPU, or without one the processor, has bfloat16 instructions."""
-    if torch.cuda.is_available():
+def has_bf16(device: str = "auto") -> bool:
+    """Whether a device of :func:`choose_device` has bfloat16 instructions."""
+    if choose_device(device) != "cpu":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # the oldest torch lacks it
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

@@ -165,11 +165,33 @@ def motion_resnet152(classes: int, *, channels: int = 3) -> nn.Module:
 
 
 def _with_planes(network: nn.Module, channels: int) -> nn.Module:
-    """Give a ResNet a first convolution over ``channels`` planes."""
+    """Give a ResNet a first convolution over ``channels`` planes, and quick ones at its end."""
     if channels != 3:
         network.conv1 = nn.Conv2d(channels, 64, kernel_size=7, stride=2, padding=3, bias=False)
         nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+    for module in network.layer4.modules():
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
+            module.__class__ = SmallMapConv2d  # another way to compute with the same weights
     return network
+
+
+class SmallMapConv2d(nn.Conv2d):
+    """A 3x3 convolution with padding 1 that learns from maps of few pixels by a matrix product.
+
+    The last stage of a ResNet has 2 x 2 values of a crop of 64 px, and 3 x 3 of 96. On a processor
+    torch's convolution learns there at a tenth of the speed that it has elsewhere.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As ``nn.Conv2d``, but for the order of sums."""
+        height, width = ((side - 1) // self.stride[0] + 1 for side in x.shape[-2:])
+        if not torch.is_grad_enabled() or x.device.type != "cpu" or height * width > 9:
+            return super().forward(x)
+        patches = F.pad(x, (1, 1, 1, 1)).unfold(2, 3, self.stride[0]).unfold(3, 3, self.stride[0])
+        # Channels last, as the weights lie in memory: no copy of these is made.
+        rows = patches.permute(0, 2, 3, 4, 5, 1).reshape(len(x) * height * width, -1)
+        product = rows @ self.weight.permute(0, 2, 3, 1).flatten(1).t()
+        return product.view(len(x), height, width, -1).permute(0, 3, 1, 2)
 
 
 class DMCNet(nn.Module):

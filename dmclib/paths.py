@@ -34,6 +34,15 @@ def released_scores() -> Path | None:
     return folder if folder.is_dir() else None
 
 
+def released_weights() -> Path | None:
+    """The folder of the authors' checkpoints, ``hmdb51/split1/*.pth.tar`` ..., or None.
+
+    ``DMC_RELEASED_WEIGHTS`` names it; the default is a folder of the real clips.
+    """
+    folder = _folder("DMC_RELEASED_WEIGHTS", (data_root() or ROOT) / "released_weights")
+    return folder if folder.is_dir() else None
+
+
 def data_root() -> Path | None:
     """The folder of real clips, or None: ``DMC_SHARED_DATA``, by default ``../shared/data``.
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from dmclib import codec, data, evaluation, fast, files, machine, training, transforms, weights
-from dmclib.data import loader
+from dmclib.data import lists, loader
 from dmclib.errors import CheckpointError, ScoreFileError
 from dmclib.models import DMCNet
 from dmclib.training import TrainConfig
@@ -56,8 +56,9 @@ def recognise(
     Args:
         path: MPEG-4 Part 2 of GOP 12 (``codec.transcode``), of two frames or more. Of a clip with
             fewer than 25, some frames count more than once.
-        networks: trained, in evaluation mode, of any stream but flow, which no file holds. "rgb"
-            sees the pictures of the frames' I-frames.
+        networks: trained, in evaluation mode, of any stream but flow, which no file holds; for more
+            clips than one, :func:`dmclib.fast.form` of them. "rgb" sees the pictures of the frames'
+            I-frames.
         size, height, reading: the crops' side, px; the height, px, to which frames were scaled
             (None: not); of vectors and residual. All as in training.
 
@@ -69,25 +70,24 @@ def recognise(
         raise ValueError("flow is in no compressed file: score_split takes it from the data set.")
     path = Path(path)
     clip = data.Clip(path.name, 0, "", path, path)
-    return _mean_scores(networks, _whole_frames(clip, networks.stream, reading), size, height)
+    return _mean_scores(networks, whole_frames(clip, networks.stream, reading), size, height)
 
 
-def fastest(networks: DMCNet) -> Callable[[Sample], Tensor]:
-    """A function from a normalised sample to logits ``(N, classes)``; the generator is compiled."""
-    if networks.stream != "cue":
-        return lambda sample: networks.logits(networks.field(sample))
-    generator = fast.generator(networks.generator)
-    return lambda sample: networks.logits(generator(sample.motion, sample.residual))
-
-
-def _whole_frames(
-    clip: data.Clip, stream: str, reading: data.Reading, dataset: data.Dataset | None = None
+def whole_frames(
+    clip: data.Clip,
+    stream: str,
+    reading: data.Reading,
+    dataset: data.Dataset | None = None,
+    numbers: list[int] | None = None,
 ) -> Sample:
-    """The protocol's frames of a clip; for stream "flow" with the data set's flow."""
+    """The protocol's frames of a clip, in pixels and grey levels; errors as :func:`recognise`.
+
+    For stream "flow" with the data set's flow. ``numbers`` are of other frames to take.
+    """
     picture = "rgb" if stream == "rgb" else "residual"
     sampling = loader.Sampling(FRAMES, picture=picture, reading=reading)
     segments = loader.Segments([clip], sampling, train=False)
-    numbers = segments.numbers(clip)
+    numbers = segments.numbers(clip) if numbers is None else numbers
     if stream != "flow":
         return segments.read(replace(clip, flow=None), numbers)
     if clip.flow is not None:
@@ -105,14 +105,23 @@ def _whole_frames(
 
 
 @torch.inference_mode()
-def _mean_scores(networks: DMCNet, frames: Sample, size: int, height: int | None) -> Tensor:
+def _mean_scores(
+    networks: DMCNet, frames: Sample, size: int, height: int | None, eight_bit: bool = False
+) -> Tensor:
     frames = transforms.to_height(frames.to(next(networks.parameters()).device), height)
     views = [transforms.center_crop(frames, (size, size))]
     if networks.stream in ALL_VIEWS:
         views = transforms.ten_views(frames, (size, size))
-    network = fastest(networks)
-    means = [network(transforms.normalize(view)).float().mean(dim=0) for view in views]
+    normalised = (transforms.normalize(view, eight_bit=eight_bit) for view in views)
+    means = [_logits(networks, view).float().mean(dim=0) for view in normalised]
     return torch.stack(means).mean(dim=0).cpu()
+
+
+def _logits(networks: DMCNet, sample: Sample) -> Tensor:
+    """Scores (N, classes) of a normalised sample, by whatever form the networks have."""
+    if networks.stream == "cue":
+        return networks(sample.motion, sample.residual)[0]
+    return networks.logits(networks.field(sample))
 
 
 def score_split(
@@ -139,7 +148,7 @@ def score_split(
     with suppress(ScoreFileError):  # not there, or cut short
         read_scores(target)
         return target
-    networks = training.load_networks(config).to(machine.choose_device(device))
+    networks = fast.form(training.load_networks(config).to(machine.choose_device(device)))
     dataset = config.data.open()
     clips = dataset.clips(split)
     if first is not None:
@@ -147,15 +156,40 @@ def score_split(
 
     def read(clip: data.Clip) -> Sample:
         dataset.make(clip)
-        return _whole_frames(clip, config.stream, config.data.reading, dataset)
+        return whole_frames(clip, config.stream, config.data.reading, dataset)
 
-    scores, reads = [], fast.read_ahead(map(read, clips))
-    for frames in tqdm(reads, config.stream, len(clips), unit="clip", leave=False):
-        scores.append(_mean_scores(networks, frames, config.size, config.data.scaled_to))
-    labels = np.array([clip.label for clip in clips], np.int64)
-    names, classes = tuple(clip.name for clip in clips), tuple(dataset.classes)
-    write_scores(StreamScores(torch.stack(scores).numpy(), labels, names, classes), target)
+    crops = {"size": config.size, "height": config.data.scaled_to}
+    scores = score_clips(networks, clips, dataset.classes, read, title=config.stream, **crops)
+    write_scores(scores, target)
     return target
+
+
+def score_clips(
+    networks: DMCNet,
+    clips: Sequence[data.Clip],
+    classes: Sequence[str],
+    read: Callable[[data.Clip], Sample],
+    *,
+    title: str,
+    size: int,
+    height: int | None = None,
+    eight_bit: bool = False,
+) -> StreamScores:
+    """Score clips with a bar; the next one is read while the networks compute.
+
+    Args:
+        networks, size, height: as for :func:`recognise`.
+        clips: their labels are indices into ``classes``.
+        read: gives a clip's frames, whole (:func:`whole_frames`).
+        title: of the bar.
+        eight_bit: as for :func:`transforms.normalize`.
+    """
+    scores, reads = [], fast.read_ahead(map(read, clips))
+    for frames in tqdm(reads, title, len(clips), unit="clip", leave=False):
+        scores.append(_mean_scores(networks, frames, size, height, eight_bit))
+    labels = np.array([clip.label for clip in clips], np.int64)
+    names = tuple(clip.name for clip in clips)
+    return StreamScores(torch.stack(scores).numpy(), labels, names, tuple(classes))
 
 
 def _in_turn(clips: Sequence[data.Clip]) -> list[data.Clip]:
@@ -183,18 +217,20 @@ def compare_rules(
     Returns:
         Rows of :func:`evaluation.accuracy_rows` for the protocol, with ``other``, ``other_low``,
         ``other_high`` of the other rule, and ``gain``, ``gain_low``, ``gain_high`` of the protocol
-        over it, clip by clip (:func:`evaluation.paired_difference`).
+        over it, clip by clip (:func:`evaluation.paired_difference`). Intervals are over
+        ``clusters`` (``lists.clusters``).
     """
     scores, labels = read_together(score_files)
     numbers = {name: k for k, name in enumerate(names)}
-    same = [numbers[name] for name in read_scores(next(iter(score_files.values()))).names]
+    tested = read_scores(next(iter(score_files.values()))).names
+    same, cluster = [numbers[name] for name in tested], lists.clusters(tested)
     methods = {name: w for name, w in methods.items() if w.keys() <= score_files.keys()}
     by_protocol = evaluation.called_right(scores, labels, methods)
     by_other = {name: right[name][same] for name in methods}
-    rows = evaluation.accuracy_rows(by_protocol)
-    for row, other in zip(rows, evaluation.accuracy_rows(by_other), strict=True):
+    rows = evaluation.accuracy_rows(by_protocol, cluster)
+    for row, other in zip(rows, evaluation.accuracy_rows(by_other, cluster), strict=True):
         gain, low, high = evaluation.paired_difference(
-            by_protocol[row["variant"]], by_other[row["variant"]], np.arange(len(labels))
+            by_protocol[row["variant"]], by_other[row["variant"]], cluster
         )
         row |= {"other": other["accuracy"], "other_low": other["low"], "other_high": other["high"]}
         row |= {"gain": gain, "gain_low": low, "gain_high": high}

@@ -99,20 +99,27 @@ def to_height(sample: Sample, height: int | None) -> Sample:
     return resize(sample, (height, round(columns * height / rows)))
 
 
-def normalize(sample: Sample) -> Sample:
+def normalize(sample: Sample, *, eight_bit: bool = False) -> Sample:
     """Bring pixels and grey levels to the scale that the networks expect.
 
     Motion and flow: clipped to +-20 px, then ``px / 40 / 0.226``, so -2.21..2.21 and zero stays
-    exactly zero. (The authors go through eight bits, where zero becomes 0.0087 and a value is off
-    by at most one step of 0.0174. Apart from that the scale is theirs.)
+    exactly zero. ``eight_bit`` cuts them to eight bits before, as the authors do (RELEASED_CODE.md,
+    section 1): zero becomes 0.0087, and a value is off by at most one step of 0.0174.
     Residual: +128, clipped to 0..255, / 255 - 0.5, over the ImageNet deviation of its channel. This
     is the authors' to the digit, so a zero residual becomes 0.0086 (R), 0.0088 (G), 0.0087 (B).
     """
     std = sample.residual.new_tensor(IMAGENET_STD).view(1, 3, 1, 1)
-    return sample.map(  # in place after the first step, which saves as much time again
-        lambda px: px.clamp(-LIMIT_PX, LIMIT_PX).div_(2 * LIMIT_PX * MOTION_STD),
-        lambda levels: (levels + 128).clamp_(0, 255).div_(255).sub_(0.5).div_(std),
-    )
+
+    # In place after the first step, which saves as much time again.
+    def from_levels(levels: Tensor, deviation: Tensor | float) -> Tensor:
+        return (levels + 128).clamp_(0, 255).div_(255).sub_(0.5).div_(deviation)
+
+    def field(px: Tensor) -> Tensor:
+        if eight_bit:
+            return from_levels((px * (127.5 / LIMIT_PX)).trunc_(), MOTION_STD)
+        return px.clamp(-LIMIT_PX, LIMIT_PX).div_(2 * LIMIT_PX * MOTION_STD)
+
+    return sample.map(field, lambda levels: from_levels(levels, std))
 
 
 def denormalize_motion(motion: Tensor) -> Tensor:

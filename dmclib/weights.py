@@ -86,6 +86,20 @@ def fill(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
         ) from None
 
 
+def unpickle(path: Path, *, remedy: str) -> object:
+    """Read what ``torch.save`` or safetensors wrote: tensors in plain containers, and no code.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or holds more than that.
+    """
+    try:
+        pickled = path.suffix != ".safetensors"
+        return torch.load(path, "cpu", weights_only=True) if pickled else load_file(path)
+    except Exception as problem:  # a damaged file can make the unpickler raise anything
+        found = getattr(problem, "strerror", None) or type(problem).__name__
+        raise CheckpointError(f"{path} cannot be read as weights ({found}); {remedy}.") from None
+
+
 def read_published(
     network: nn.Module, path: Path, *, remedy: str, names: Mapping[str, str] | None = None
 ) -> dict[str, Tensor]:
@@ -106,20 +120,12 @@ def read_published(
         CheckpointError: the file is missing, damaged, not what its name says, or of another
             network.
     """
-    try:
-        digest = files.sha256(path)
-        promised = re.search(r"-([0-9a-f]{8,64})$", path.stem)
-        if promised and not digest.startswith(promised[1]):
-            raise CheckpointError(
-                f"{path} is not the file that its name says (SHA-256 {digest[:8]}...); {remedy}."
-            )
-        pickled = path.suffix != ".safetensors"
-        state = torch.load(path, "cpu", weights_only=True) if pickled else load_file(path)
-    except CheckpointError:
-        raise
-    except Exception as problem:  # a damaged file can make the unpickler raise anything
-        found = getattr(problem, "strerror", None) or type(problem).__name__
-        raise CheckpointError(f"{path} cannot be read as weights ({found}); {remedy}.") from None
+    promised = re.search(r"-([0-9a-f]{8,64})$", path.stem)
+    if promised and path.is_file() and not (digest := files.sha256(path)).startswith(promised[1]):
+        raise CheckpointError(
+            f"{path} is not the file that its name says (SHA-256 {digest[:8]}...); {remedy}."
+        )
+    state = unpickle(path, remedy=remedy)
     own = network.state_dict()
     names = names or {name: name for name in own}
     state = state if isinstance(state, dict) else {}

@@ -20,7 +20,10 @@ def write(folder: Path, name: str, parameters: str, *cells: str) -> Path:
 
 
 def use_folder(monkeypatch, folder: Path) -> Path:
-    """Let dmclib find its notebooks, profiles, results and figures under ``folder``."""
+    """Let dmclib find its notebooks, profiles, results and figures under ``folder``.
+
+    There is one profile, ``smoke``, which leaves all at the notebooks' defaults.
+    """
     from dmclib import paths
 
     monkeypatch.setattr(paths, "NOTEBOOKS", folder / "notebooks")
@@ -28,4 +31,5 @@ def use_folder(monkeypatch, folder: Path) -> Path:
     monkeypatch.setattr(paths, "RESULTS", folder / "results")
     monkeypatch.setattr(paths, "FIGURES", folder / "figures")
     paths.PROFILES.mkdir(parents=True)
+    (paths.PROFILES / "smoke.yaml").write_text("profile: smoke\n")
     return folder

@@ -1,8 +1,6 @@
 """Trouble for a worker; a file of its own, because a worker loads all that this one imports."""
 
 import os
-import signal
-import time
 from pathlib import Path
 
 from dmclib import codec
@@ -14,7 +12,7 @@ def make(acts: dict[str, str], task):
     transcode = codec.transcode
 
     def bad(source, *rest, **settings):
-        exec(acts.get(Path(source).stem, ""), {"os": os, "signal": signal, "time": time})
+        exec(acts.get(Path(source).stem, ""), {"os": os})
         transcode(source, *rest, **settings)
 
     codec.transcode = bad

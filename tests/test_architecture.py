@@ -12,17 +12,19 @@ LAYERS = [
     {"machine", "weights", "codec", "transforms", "losses", "cluster"},
     {"flow", "models", "i3d"},
     {"fast", "results", "evaluation", "data"},
-    {"training", "released", "figures", "speed", "prepare"},
+    {"training", "figures", "speed", "prepare"},
     {"experiment", "recognition"},
-    {"claims"},
+    {"claims", "released"},
     {"reproduce", "doctor"},
     {"demo"},
+    {"classify", "explore"},
     {"cli"},
 ]
 LAYER_OF = {name: k for k, names in enumerate(LAYERS) for name in names}
 ONLY_IN = {
     "matplotlib": {"figures"},
     "papermill": {"reproduce.runner"},
+    "ipywidgets": {"explore"},
     "typer": {"cli"},
     "distributed": {"cluster"},
     "pickle": {"evaluation.score_files"},

@@ -5,6 +5,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from dmclib import cli, codec, data, demo, experiment, models, paths, training, weights
 from dmclib.errors import CheckpointError, OutputError, ProfileError, VideoError
@@ -169,7 +170,7 @@ def test_what_fails_half_way_leaves_nothing(ours, tmp_path, monkeypatch):
         yield {"picture": np.zeros((64, 96, 3), np.uint8), "motion vectors": np.zeros((2, 64, 96))}
         raise VideoError("frame 1 is damaged.")
 
-    monkeypatch.setattr(demo, "_panels", broken)
+    monkeypatch.setattr(demo, "panels_of", broken)
     with pytest.raises(VideoError, match="frame 1"):
         demo.show(ours, tmp_path / "out")
     assert os.listdir(tmp_path / "out") == []
@@ -260,3 +261,18 @@ def test_a_real_video_of_another_codec_is_shown(shared_data, tmp_path, monkeypat
     shown = demo.show(shared_data / "clips" / "imageio_cockatoo.mp4", tmp_path / "out")
     info = codec.probe(shown.clip)
     assert (info.frames, info.width, info.height) == (3, 3 * 460, 256 + 44)
+
+
+def test_panels_become_a_picture_that_moves(tmp_path):
+    dice = np.random.default_rng(0)
+    rows = [
+        {
+            "picture": dice.integers(0, 256, (32, 48, 3), dtype=np.uint8),
+            "motion vectors": dice.normal(size=(2, 32, 48)).astype(np.float32),
+        }
+        for _ in range(5)
+    ]
+    target = demo.animate(rows, tmp_path / "new" / "moving.webp", full_colour_px=4)
+    with Image.open(target) as moving:
+        assert (moving.n_frames, moving.info["loop"]) == (5, 0)
+        assert moving.width == 2 * (384 + 4)

@@ -7,7 +7,7 @@ from dmclib import codec, doctor, paths
 def test_a_working_installation_has_no_failure(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
     findings = list(doctor.examine())
-    assert len(findings) == 9
+    assert len(findings) == 11
     assert [finding.sentence for finding in findings if finding.state == "fail"] == []
     assert any("reads as dx = +4" in finding.sentence for finding in findings)
     assert not (tmp_path / "cache" / "doctor.txt").exists()
@@ -39,6 +39,23 @@ def test_a_cache_that_cannot_be_written_fails(tmp_path, monkeypatch):
     state, sentence = doctor._cache()
     assert state == "fail"
     assert "set DMC_CACHE" in sentence
+
+
+def test_released_scores_and_weights_are_told_with_what_they_unlock(tmp_path, monkeypatch):
+    monkeypatch.setenv("DMC_RELEASED_SCORES", str(tmp_path / "exp_my"))
+    monkeypatch.setenv("DMC_RELEASED_WEIGHTS", str(tmp_path))
+    scores, weights = doctor._scores(), doctor._weights()
+    assert (scores.state, weights.state) == ("ok", "ok")
+    assert "none, nothing needs them; clone facebookresearch/dmc-net" in scores.sentence
+    assert "none, nothing needs them; put the authors' checkpoints into" in weights.sentence
+
+    (tmp_path / "exp_my").mkdir()
+    (tmp_path / "hmdb51" / "split2").mkdir(parents=True)
+    (tmp_path / "hmdb51" / "split2" / "a.pth.tar").touch()
+    found = f"released scores: in {tmp_path / 'exp_my'}; `dmc reproduce laptop --only 10` fuses"
+    assert found in doctor._scores().sentence
+    command = f"`dmc reproduce hmdb51 --released-weights {tmp_path / 'hmdb51'}` tests them."
+    assert doctor._weights().sentence == f"released weights: in {tmp_path}; {command}"
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import copy
 from operator import attrgetter
 
 import pytest
@@ -230,3 +231,26 @@ def test_resnet_152_is_the_papers_network_for_i_frames():
 def test_a_residual_of_too_few_channels_is_refused():
     with pytest.raises(ValueError, match=r"expected 2 \+ 3 channels of motion and residual, got 4"):
         models.summed(models.DenseGenerator(), torch.zeros(1, 2, 8, 8), torch.zeros(1, 2, 8, 8))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("side", [2, 3, 5, 6, 12])
+def test_a_convolution_of_few_pixels_is_a_convolution(side, stride):
+    torch.manual_seed(0)
+    plain = nn.Conv2d(6, 4, 3, stride=stride, padding=1, bias=False).double()
+    quick = copy.deepcopy(plain)
+    quick.__class__ = models.SmallMapConv2d
+    x = torch.randn(3, 6, side, side + 1, dtype=torch.float64)
+    inputs = [x.clone().requires_grad_() for _ in range(2)]
+    for network, data in zip((plain, quick), inputs, strict=True):
+        network(data).square().sum().backward()
+    torch.testing.assert_close(quick(x), plain(x))
+    torch.testing.assert_close(quick.weight.grad, plain.weight.grad)
+    torch.testing.assert_close(inputs[1].grad, inputs[0].grad)
+
+
+def test_the_last_stage_of_a_resnet_is_quick_and_keeps_its_names():
+    network, original = models.motion_resnet18(10, channels=3), torchvision.models.resnet18()
+    quick = [name for name, m in network.named_modules() if isinstance(m, models.SmallMapConv2d)]
+    assert quick == [f"layer4.{block}.conv{k}" for block in (0, 1) for k in (1, 2)]
+    assert network.state_dict().keys() == original.state_dict().keys()

@@ -62,7 +62,10 @@ def test_torch_and_torchvision_are_locked_as_a_pair():
     assert TORCHVISION_OF[minor["torch"]] == minor["torchvision"]
 
 
-@pytest.mark.parametrize("file", ["Makefile", ".ci/run"])
+WORKFLOWS = [f".github/workflows/{name}.yml" for name in ("test", "book")]
+
+
+@pytest.mark.parametrize("file", ["Makefile", ".ci/run", *WORKFLOWS])
 def test_the_commands_name_no_machine(file):
     text = (ROOT / file).read_text()
     for word in ("/home/", "/root/", "/work/", "http://", "https://"):
@@ -72,6 +75,14 @@ def test_the_commands_name_no_machine(file):
 def test_the_test_command_of_ci_is_the_readers():
     assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "exec make test"
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
+
+
+def test_the_workflows_run_the_readers_commands():
+    jobs = [yaml.safe_load((ROOT / file).read_text())["jobs"] for file in WORKFLOWS]
+    steps = [step for each in jobs for job in each.values() for step in job["steps"]]
+    assert [step["run"] for step in steps if "run" in step] == ["make test", "make book"]
+    used = [step["uses"] for step in steps if "uses" in step]
+    assert all(re.fullmatch(r"actions/[a-z-]+@v\d+", action) for action in used), used
 
 
 def test_every_make_target_says_what_it_does():

@@ -7,7 +7,11 @@ import pytest
 
 from dmclib import paths
 
-VARIABLES = {"DMC_SHARED_DATA": paths.data_root, "DMC_RELEASED_SCORES": paths.released_scores}
+VARIABLES = {
+    "DMC_SHARED_DATA": paths.data_root,
+    "DMC_RELEASED_SCORES": paths.released_scores,
+    "DMC_RELEASED_WEIGHTS": paths.released_weights,
+}
 
 
 def test_the_score_files_are_where_the_variable_says(tmp_path, monkeypatch):

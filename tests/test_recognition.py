@@ -7,12 +7,28 @@ import pytest
 import torch
 
 from benchmarks import recognition as bench_recognition
-from dmclib import codec, data, evaluation, fast, recognition, training, transforms, weights
+from dmclib import (
+    codec,
+    data,
+    evaluation,
+    fast,
+    machine,
+    recognition,
+    training,
+    transforms,
+    weights,
+)
 from dmclib.errors import ScoreFileError, VideoError
 from dmclib.training import TrainConfig
 from tests.close import FLOAT32
 
 SIZE = 32
+
+
+@pytest.fixture(autouse=True)
+def _float32(monkeypatch):
+    """Fast networks too compute in float32, wherever the tests run."""
+    monkeypatch.setattr(machine, "has_bf16", lambda device: False)
 
 
 @pytest.fixture(scope="module")
@@ -258,4 +274,4 @@ def test_the_bench_times_the_whole_beside_its_parts(clip):
     (row,) = bench_recognition.rows(clip, size=SIZE, repeats=1)
     assert row["decoded"] == 12 + 12 + 3  # the last centre, 26, is in the third GOP
     assert row["ratio"] == row["whole_ms"] / (row["decode_ms"] + row["network_ms"])
-    assert row["limit"] == 1.5
+    assert {"eager_network_ms", "eager_whole_ms"} <= row.keys()

@@ -141,6 +141,16 @@ def test_normalized_motion_is_on_the_authors_scale_and_rest_is_zero():
     np.testing.assert_allclose(by_bytes[0], expected, atol=1 / 255 / 0.226)
 
 
+def test_eight_bits_cut_motion_as_the_authors_do():
+    px = torch.tensor([0.0, 1, -1, 3, 20, -20, 100]).view(1, 1, 1, 7).expand(1, 2, 1, 7)
+    out = transforms.normalize(Sample(px, torch.zeros(1, 3, 1, 7), px), eight_bit=True)
+
+    # 1 px is 6.375 steps and 3 px are 19.125: int() cuts both towards zero.
+    levels = torch.tensor([128, 134, 122, 147, 255, 1, 255])
+    torch.testing.assert_close(out.motion[0, 1, 0], (levels / 255 - 0.5) / 0.226)
+    torch.testing.assert_close(out.flow, out.motion)
+
+
 def test_normalized_residual_is_the_authors_to_the_digit():
     grey = torch.tensor([0.0, 127, -128, 255, -255]).view(1, 1, 1, 5).expand(1, 3, 1, 5)
     out = transforms.normalize(Sample(torch.zeros(1, 2, 1, 5), grey)).residual[0, :, 0]

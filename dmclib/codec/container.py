@@ -9,10 +9,10 @@ import struct
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 from av.sidedata.sidedata import SideData, SideDataContainer
@@ -33,8 +33,7 @@ _PREDICTED = (PictureType.P, PictureType.B, PictureType.S, PictureType.SP)
 _WAIT = frozenset({"h264", "hevc", "vvc", "mpeg1video", "mpeg2video"})
 
 
-@dataclass(frozen=True, eq=False)
-class Sent:
+class Sent(NamedTuple):
     """What was sent to the decoder; a decoded frame has it as ``opaque``."""
 
     number: int  # among the packets of the stream that are not empty
@@ -88,6 +87,21 @@ def _undecodable(path: Path, error: Exception) -> VideoError:
     return damaged(path, f"cannot be decoded ({type(error).__name__}: {error})")
 
 
+def check_is_file(path: Path) -> None:
+    """Raise a ``VideoError`` if it is not there."""
+    if "\0" in str(path) or not path.is_file():
+        raise VideoError(f"{path}: no such file. Check the path.")
+
+
+def silence() -> None:
+    """Let messages of FFmpeg be dropped in C, before any call into it.
+
+    With PyAV's logging on they take a Python lock inside FFmpeg's calls, a known deadlock; some
+    libraries turn it on when they are imported.
+    """
+    av.logging.set_level(None)
+
+
 @contextmanager
 def opened(path: str | Path, *, codec: str | None = None) -> Iterator[tuple]:
     """Open ``path`` and give its container and best video stream, of ``codec`` if one is named.
@@ -95,11 +109,8 @@ def opened(path: str | Path, *, codec: str | None = None) -> Iterator[tuple]:
     The best stream is FFmpeg's choice, but no cover, and no single frame beside a film.
     """
     path = Path(path)
-    if "\0" in str(path) or not path.is_file():
-        raise VideoError(f"{path}: no such file. Check the path.")
-    # Messages of FFmpeg are dropped in C. With PyAV's logging on they take a Python lock inside
-    # FFmpeg's calls, a known deadlock; some libraries turn it on when they are imported.
-    av.logging.set_level(None)
+    check_is_file(path)
+    silence()
     try:
         with open(path, "rb") as handle:
             bare = handle.read(4) == b"\x00\x00\x01\xb0"  # FFmpeg takes long to guess these

@@ -9,6 +9,7 @@ import mmap
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy as np
 from dmclib.codec import mpeg4
 from dmclib.codec.container import (
     Sent,
+    check_is_file,
     check_readable,
     damaged,
     demuxed,
@@ -58,9 +60,10 @@ class Index:
 
     spans: np.ndarray  # int64 (N, 2): the first byte and the one behind the last
     headers: np.ndarray  # int64 (N, 2): the latest headers up to here; 0, 0: the container's
-    is_key: np.ndarray  # bool (N,)
-    hidden: np.ndarray  # bool (N,): an edit list cuts the frame away
+    keys: np.ndarray  # int64 (I,): places of the I-frames among the N
+    shown: np.ndarray  # int64 (F,): places of the frames that no edit list cuts away
     before: int  # pictures before the first I-frame; they are left out
+    extradata: bytes  # headers that the container holds, as an .mp4 does
 
 
 def probe(path: str | Path) -> VideoInfo:
@@ -83,7 +86,7 @@ def probe(path: str | Path) -> VideoInfo:
         if indexed:
             with mapped(path) as data:
                 index = _index(path, container, stream, header, data)
-            frames = int(np.count_nonzero(~index.hidden))
+            frames = len(index.shown)
         counted = not (indexed and header)
     if not indexed:
         frames = len(packets(path))
@@ -126,17 +129,29 @@ def _coded(path: Path, container, stream) -> list[Sent] | None:
     return sent[mpeg4.leading(kinds)[0] :]
 
 
-def read_index(path: Path, container, stream, data: mmap.mmap) -> Index:
+def read_index(path: Path) -> Index:
     """Find the pictures of an MPEG-4 Part 2 stream without decoding and without reading it all.
 
+    A file is looked at once; what was found is kept for the files asked for last, as long as they
+    do not change, so that another picture of a long film costs what one of a short clip does.
+
     Raises:
-        VideoError: a container without such an index, or one that is cut short.
+        VideoError: a file that is missing, in another codec, in a container without such an index,
+            encrypted or cut short.
     """
-    header = movie_header(path, container)
-    if why := _why_no_index(container, header):
-        raise needs_transcode(path, why)
-    check_readable(path, stream, header)
-    return _index(path, container, stream, header, data)
+    check_is_file(path)
+    state = path.stat()
+    return _look(path, state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=32)  # of 40 bytes a picture: half a megabyte for a film of 12,000
+def _look(path: Path, *_state: int) -> Index:
+    with opened(path, codec="mpeg4") as (container, stream), mapped(path) as data:
+        header = movie_header(path, container)
+        if why := _why_no_index(container, header):
+            raise needs_transcode(path, why)
+        check_readable(path, stream, header)
+        return _index(path, container, stream, header, data)
 
 
 def _why_no_index(container, header: bytes) -> str | None:
@@ -144,7 +159,7 @@ def _why_no_index(container, header: bytes) -> str | None:
     if container.format.name == "m4v":
         return None
     if not header:
-        return f"frames of a {container.format.name} file cannot be found without reading it all"
+        return f"in the format {container.format.name} no frame is found without reading them all"
     if b"mvex" in header:
         return "its index is in pieces"
     if any(int.from_bytes(count) > 1 for count in _DESCRIPTIONS.findall(header)):
@@ -171,13 +186,14 @@ def _index(path: Path, container, stream, header: bytes, data: mmap.mmap) -> Ind
     looked_at = np.flatnonzero(looked_at | (spans[:, 1] - spans[:, 0] <= mpeg4.NOT_CODED_BYTES))
     for n in looked_at if header else ():
         vops[n] = data.find(mpeg4.VOP, *spans[n].tolist())
-    first = mpeg4.layer(stream.codec_context.extradata or b"")
-    spans, headers, kept = mpeg4.coded(data, spans, vops, looked_at, first)
+    extradata = stream.codec_context.extradata or b""
+    spans, headers, kept = mpeg4.coded(data, spans, vops, looked_at, mpeg4.layer(extradata))
     before, behind = mpeg4.leading(_kinds(data, spans))
     keep = np.ones(len(spans), bool)
     keep[:before] = keep[before + 1 : before + 1 + behind] = False
     kept = kept[keep]
-    return Index(spans[keep], headers[keep], is_key[kept], hidden[kept], before)
+    keys, shown = np.flatnonzero(is_key[kept]), np.flatnonzero(~hidden[kept])
+    return Index(spans[keep], headers[keep], keys, shown, before, extradata)
 
 
 def _kinds(data: mmap.mmap, spans: np.ndarray) -> Iterator[int]:

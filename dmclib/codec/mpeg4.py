@@ -20,6 +20,7 @@ _VOL = re.compile(rb"\x00\x00\x01[\x20-\x2f]")
 _CLOCK = re.compile(rb"\x00\x00\x01\xb3(...)", re.DOTALL)  # header of a group of VOPs
 _HEADER_BYTES = 64  # more than the fields read here can take
 _TIMED = 100  # VOPs that tell the rate
+_PIECE = 1 << 20  # bytes scanned at a time: they and what is found of them stay in the cache
 NOT_CODED_BYTES = 1024  # a VOP without a picture takes some ten bytes, with odd headers a few more
 
 
@@ -176,6 +177,13 @@ def coded(
     return Pictures(spans[keep], headers[keep], np.flatnonzero(keep))
 
 
+def _start_codes(byte: np.ndarray, at: int) -> np.ndarray:
+    """Where start codes begin among the :data:`_PIECE` bytes from ``at`` on."""
+    piece = byte[at : at + _PIECE + 3]
+    starts = np.flatnonzero(piece[2:-1] == 1)  # far faster than a search for all three bytes
+    return starts[(piece[starts] == 0) & (piece[starts + 1] == 0)] + at
+
+
 def scan(data) -> tuple[np.ndarray, np.ndarray]:
     """Cut a bare stream into one span per VOP, as FFmpeg's parser does.
 
@@ -183,8 +191,7 @@ def scan(data) -> tuple[np.ndarray, np.ndarray]:
         Spans and VOPs as for :func:`coded`. What comes between two VOPs belongs to the second.
     """
     byte = np.frombuffer(data, np.uint8)
-    starts = np.flatnonzero(byte[2:-1] == 1)  # far faster than a search for all three bytes
-    starts = starts[(byte[starts] == 0) & (byte[starts + 1] == 0)]
+    starts = np.concatenate([_start_codes(byte, at) for at in range(0, len(byte), _PIECE)])
     codes = byte[starts + 3]
     inside = (codes == 0xB7) | (codes == 0xB8)  # do not end a VOP
     starts, codes = starts[~inside], codes[~inside]

@@ -64,10 +64,10 @@ def prediction_share(path: str | Path) -> dict[str, float]:
 
 def _frames(path: Path) -> Iterator[tuple[av.VideoFrame, int]]:
     """Every decoded frame with its rounding type."""
+    index = read_index(path)
+    first = mpeg4.layer(index.extradata)
     with opened(path, codec="mpeg4") as (container, stream), mapped(path) as data:
-        index = read_index(path, container, stream, data)
         stream.codec_context.options = EXPORT_VECTORS
-        first = mpeg4.layer(stream.codec_context.extradata or b"")
         for place, frame in enumerate(decoded(path, container, stream)):
             header, (begin, end) = slice(*index.headers[place]), index.spans[place].tolist()
             at = data.find(mpeg4.VOP, begin, end)

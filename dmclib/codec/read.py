@@ -6,7 +6,6 @@ Plain and accumulated, whole-pixel and sub-pixel reading differ here only.
 import mmap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,8 +24,10 @@ from dmclib.codec.container import (
     needs_transcode,
     opened,
     side_data,
+    silence,
 )
 from dmclib.codec.index import Index, read_index
+from dmclib.codec.memory import RECYCLED
 from dmclib.codec.pictures import to_rgb
 from dmclib.codec.vectors import predict, rasterize_motion_vectors
 from dmclib.errors import VideoError
@@ -76,8 +77,7 @@ def read_frames(
     reader = Reader(path, accumulate=accumulate, subpixel=subpixel)
     with opened(path, codec="mpeg4") as (container, stream):
         stream.codec_context.options = EXPORT_VECTORS
-        for group in _groups(_numbered(path, decoded(path, container, stream))):
-            yield from reader.read(group)
+        yield from reader.read(_groups(_numbered(path, decoded(path, container, stream))))
 
 
 def read_at(
@@ -88,6 +88,9 @@ def read_at(
     subpixel: bool = False,
 ) -> list[CompressedFrame]:
     """Read single frames, decoding only the GOPs they are in, each up to the frame asked for.
+
+    Where the frames lie is found once for each of the files read last and remembered until a file
+    changes (its size or time of modification), so that further calls cost no more on a long film.
 
     Args:
         path: as for :func:`read_frames`, but .mp4, where frames are found by its index, or a bare
@@ -102,33 +105,31 @@ def read_at(
         VideoError: as :func:`read_frames`, and for a number that the clip does not have.
     """
     path, indices = Path(path), [int(i) for i in frame_indices]
-    with opened(path, codec="mpeg4") as (container, stream), mapped(path) as data:
-        index = read_index(path, container, stream, data)
-        pictures = np.flatnonzero(~index.hidden)
-        for i in indices:
-            if not 0 <= i < len(pictures):
-                raise VideoError(
-                    f"{path}: has {len(pictures)} frames, numbered from 0; there is no frame {i}."
-                )
-        if index.before:
-            raise needs_transcode(path, "begins with a P-frame without its I-frame")
-        decoder = av.CodecContext.create("mpeg4", "r")
-        decoder.extradata = stream.codec_context.extradata  # an .mp4 keeps the VOL header there
-        decoder.thread_count = 1
-        decoder.options = EXPORT_VECTORS
-        keys = np.flatnonzero(index.is_key)
-        wanted = np.unique(pictures[indices])
-        gop_of = np.searchsorted(keys, wanted, side="right") - 1
-        found = {}
+    reader = Reader(path, accumulate=accumulate, subpixel=subpixel)
+    index = read_index(path)
+    for i in indices:
+        if not 0 <= i < len(index.shown):
+            raise VideoError(
+                f"{path}: has {len(index.shown)} frames, numbered from 0; there is no frame {i}."
+            )
+    if index.before:
+        raise needs_transcode(path, "begins with a P-frame without its I-frame")
+    silence()
+    decoder = av.CodecContext.create("mpeg4", "r")
+    decoder.extradata = index.extradata or None  # an .mp4 keeps the VOL header there
+    decoder.thread_count = 1
+    decoder.options = EXPORT_VECTORS
+    wanted = np.unique(index.shown[indices])
+    gop_of = np.searchsorted(index.keys, wanted, side="right") - 1
+    found = {}
+    with mapped(path) as data:
         for gop in np.unique(gop_of).tolist():
             if gop < 0:
                 raise needs_transcode(path, "its index does not name its I-frames")
-            reader = Reader(path, accumulate=accumulate, subpixel=subpixel)
             reader.gop_index = gop - 1
             members = wanted[gop_of == gop].tolist()
-            frames = _gop(path, decoder, data, index, int(keys[gop]), members, accumulate)
-            for group in _groups(frames):
-                found |= {frame.index: frame for frame in reader.read(group)}
+            frames = _gop(path, decoder, data, index, int(index.keys[gop]), members, accumulate)
+            found |= {frame.index: frame for frame in reader.read(_groups(frames))}
             decoder.flush_buffers()
     return [found[i] for i in indices]
 
@@ -162,10 +163,9 @@ def _gop(
     """Decode from the I-frame ``first`` to the last of ``members``; pictures by their place in the
     index. A frame that no other one needs is let go, so that its memory is used again.
     """
-    number_of = np.cumsum(~index.hidden) - ~index.hidden
     last, place = members[-1], first
     for frame in _decode(path, decoder, data, index, first, last):
-        number = int(number_of[place])
+        number = int(np.searchsorted(index.shown, place))
         if frame.is_corrupt:
             raise damaged(path, f"frame {number} is marked corrupt by the decoder")
         check_kind(path, frame, number)
@@ -175,7 +175,8 @@ def _gop(
         yield _Numbered(frame if needed else None, number, place in members)
         place += 1
     if place != last + 1:
-        raise needs_transcode(path, f"its index is wrong about frame {int(number_of[place])}")
+        number = int(np.searchsorted(index.shown, place))
+        raise needs_transcode(path, f"its index is wrong about frame {number}")
 
 
 def _decode(
@@ -220,27 +221,6 @@ def _groups(frames: Iterable[_Numbered]) -> Iterator[list[_Numbered]]:
         yield group
 
 
-class _Picture:
-    """A decoded frame; its RGB is made once somebody asks, for most on the way are never shown."""
-
-    def __init__(self, frame: av.VideoFrame, reformatter: VideoReformatter):
-        self._frame, self._reformatter = frame, reformatter
-        self.size = frame.height, frame.width
-
-    @cached_property
-    def rgb(self) -> np.ndarray:
-        """uint8 ``(H, W, 3)``, for the caller."""
-        return to_rgb(self._frame, self._reformatter)
-
-    @cached_property
-    def reference(self) -> np.ndarray:
-        """A copy for the next frame to refer to, padded to whole macroblocks."""
-        height, width = self.size
-        room = np.empty((vectors.padded(height), vectors.padded(width), 3), np.uint8)
-        room[:height, :width] = self.rgb
-        return room
-
-
 class Reader:
     """Turns decoded frames, given in order, into compressed frames.
 
@@ -251,63 +231,94 @@ class Reader:
     def __init__(self, path: Path, *, accumulate: bool, subpixel: bool):
         self.path, self.accumulate, self.subpixel = path, accumulate, subpixel
         self.gop_index, self.gop_position = -1, -1  # of the last frame
-        self._reference: _Picture | None = None
+        self._reference: av.VideoFrame | None = None
+        # Its RGB, padded to whole macroblocks. It is made once somebody asks, for most frames on
+        # the way are never shown.
+        self._room: np.ndarray | None = None
         # dx and dy since the I-frame: float32 (H, W, 1) each, padded as vectors.carry wants it
         self._way: list[np.ndarray] | None = None
         self._reformatter = VideoReformatter()
 
-    def read(self, group: list[_Numbered]) -> Iterator[CompressedFrame]:
-        """Take the next frames, of one GOP; yield those wanted."""
-        sizes = [(one.frame.height, one.frame.width) for one in group if one.frame is not None]
-        if not sizes:
-            self.gop_position += len(group)
-            return
-        height, width = sizes[0]
+    def read(self, groups: Iterable[list[_Numbered]]) -> Iterator[CompressedFrame]:
+        """Take the next frames, in groups of one GOP; yield those wanted."""
+        for group in groups:
+            for (frame, number, wanted), moves in zip(group, self._moves(group), strict=True):
+                self.gop_position += 1
+                if wanted:
+                    yield self._frame(frame, number, moves)  # not held here: its memory is recycled
+                elif frame is not None:
+                    self._step(frame, number, None, moves)
+
+    def _frame(self, frame: av.VideoFrame, number: int, moves) -> CompressedFrame:
+        rgb = to_rgb(frame, self._reformatter)
+        motion, residual = self._step(frame, number, rgb, moves)
+        place = number, self.gop_index, self.gop_position, frame.pict_type == PictureType.I
+        return CompressedFrame(*place, rgb, motion, residual.transpose(2, 0, 1))
+
+    def _step(self, frame: av.VideoFrame, number: int, rgb: np.ndarray | None, moves) -> tuple:
+        """Motion and residual of the next frame; None twice without ``rgb``: it is not shown."""
+        if frame.pict_type != PictureType.I:
+            return self._predict(frame, number, rgb, moves)
+        self.gop_index, self.gop_position, self._way = self.gop_index + 1, 0, None
+        self._refer(frame, rgb)
+        if rgb is None:
+            return None, None
+        height, width = frame.height, frame.width
+        motion = RECYCLED.empty((2, height, width), np.float32)
+        residual = RECYCLED.empty((height, width, 3), np.int16)
+        motion[:] = residual[:] = 0
+        return motion, residual
+
+    def _moves(self, group: list[_Numbered]) -> list:
+        """What moves in each frame of a group: vectors, or what whole pixels keep of them."""
         blocks = [
             motion_vectors(self.path, frame, number) if wanted or self.accumulate else _NO_VECTORS
             for frame, number, wanted in group
         ]
-        if not self.subpixel:
-            blocks = vectors.whole_pixel_moves(blocks, height, width)
-        for (frame, number, wanted), moves in zip(group, blocks, strict=True):
-            self.gop_position += 1
-            if frame is None:
-                continue
-            picture = _Picture(frame, self._reformatter)
-            if frame.pict_type == PictureType.I:
-                self.gop_index, self.gop_position = self.gop_index + 1, 0
-                self._reference, self._way = picture, None
-                if wanted:
-                    motion = np.zeros((2, height, width), np.float32)
-                    residual = np.zeros((3, height, width), np.int16)
-                    yield self._frame(number, picture, motion, residual)
-                continue
-            if self._reference is None:
-                raise needs_transcode(self.path, "begins with a P-frame without its I-frame")
-            if picture.size != self._reference.size:
-                raise needs_transcode(self.path, f"the picture size changes at frame {number}")
-            if wanted or self.accumulate:
-                motion, predicted = self._predict(moves, height, width, wanted)
-            if wanted:
-                residual = np.subtract(picture.rgb, predicted, dtype=np.int16)
-                yield self._frame(number, picture, motion, residual.transpose(2, 0, 1))
-            if not self.accumulate:
-                self._reference = picture
+        if self.subpixel:
+            return blocks
+        sizes = ((one.frame.height, one.frame.width) for one in group if one.frame is not None)
+        return vectors.whole_pixel_moves(blocks, *next(sizes, (0, 0)))
 
-    def _predict(self, moves, height: int, width: int, show: bool) -> tuple:
-        """Motion of a P-frame and, if it is to be shown, what it makes of the reference."""
+    def _predict(self, frame: av.VideoFrame, number: int, rgb: np.ndarray | None, moves) -> tuple:
+        """As :meth:`_step`, of a P-frame."""
+        size = height, width = frame.height, frame.width
+        if self._reference is None:
+            raise needs_transcode(self.path, "begins with a P-frame without its I-frame")
+        if size != (self._reference.height, self._reference.width):
+            raise needs_transcode(self.path, f"the picture size changes at frame {number}")
+        if rgb is None and not self.accumulate:
+            self._refer(frame, None)
+            return None, None
         if self.subpixel:
             motion = rasterize_motion_vectors(moves, height, width, subpixel=True)
         else:
             motion = vectors.motion_field(moves, height, width)
         if self.accumulate:
             motion = self._add_to_way(motion, moves)
-        if not show:
-            return motion, None
-        reference = self._reference.reference
+        if rgb is None:
+            return None, None
+        if self._room is None:
+            self._refer(self._reference, to_rgb(self._reference, self._reformatter))
+        before = self._room
+        if not self.accumulate:
+            self._refer(frame, rgb)
         if self.accumulate or self.subpixel:
-            return motion, predict(reference[:height, :width], motion)
-        return motion, vectors.carry(reference, moves)[:height, :width]  # the same, sooner
+            predicted = predict(before[:height, :width], motion)
+            return motion, np.subtract(rgb, predicted, dtype=np.int16)
+        vectors.carry(before, moves)  # what predict gives, sooner
+        return motion, np.subtract(self._room, before, out=before)[:height, :width]
+
+    def _refer(self, frame: av.VideoFrame, rgb: np.ndarray | None) -> None:
+        """Let the next frames refer to this one; a copy, for the caller may change ``rgb``."""
+        self._reference, self._room = frame, None
+        if rgb is not None:
+            height, width = rgb.shape[:2]
+            sides = vectors.padded(height), vectors.padded(width), 3
+            # What is carried becomes the residual, and numpy is twice as fast with types alike.
+            is_carried = not (self.accumulate or self.subpixel)
+            self._room = RECYCLED.empty(sides, np.int16 if is_carried else np.uint8)
+            self._room[:height, :width] = rgb
 
     def _add_to_way(self, motion: np.ndarray, moves) -> np.ndarray:
         """The way of a pixel is its last step and the way of the pixel it stepped from."""
@@ -318,20 +329,13 @@ class Reader:
         if self.subpixel:
             # Between pixels the nearest one: ways of neighbouring blocks are not to be mixed.
             rows, columns = (np.rint(side).astype(np.intp) for side in vectors.sources(motion))
-            for way in self._way:
-                way[:height, :width] = way[rows, columns]
-        else:
-            self._way = [vectors.carry(way, moves) for way in self._way]
         for way, step in zip(self._way, motion, strict=True):
+            if self.subpixel:
+                way[:height, :width] = way[rows, columns]
+            else:
+                vectors.carry(way, moves)
             way[:height, :width, 0] += step
         return np.stack([way[:height, :width, 0] for way in self._way])
-
-    def _frame(self, number: int, picture: _Picture, motion, residual) -> CompressedFrame:
-        _ = picture.reference  # copied now: the caller may change rgb before the next frame
-        key = self.gop_position == 0
-        return CompressedFrame(
-            number, self.gop_index, self.gop_position, key, picture.rgb, motion, residual
-        )
 
 
 def motion_vectors(path: Path, frame: av.VideoFrame, number: int) -> np.ndarray:

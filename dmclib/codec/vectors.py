@@ -5,11 +5,12 @@ sub-pixel one keeps what the loader truncates. Motion: destination - source, at 
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
+from dmclib.codec.memory import RECYCLED
 from dmclib.errors import VideoError
 
 MACROBLOCK = 16  # pixels: what MPEG-4 gives one vector, unless it splits it into four of 8
@@ -28,31 +29,17 @@ VECTOR = np.dtype(
 class Moves(NamedTuple):
     """What moves between two frames, in whole pixels: macroblocks, then odd rectangles."""
 
-    # int32, one value a macroblock of the picture in raster order: destination - source.
-    dy: np.ndarray
-    dx: np.ndarray
-    rectangles: list[list[int]]  # top, left, bottom, right, dy, dx of the rest, in order
+    cells: np.ndarray  # float32 (2, rows, columns): dx and dy of every macroblock
+    # int64 (K,): where those that move begin, and where they come from, as y * padded width + x.
+    targets: np.ndarray
+    sources: np.ndarray
+    rectangles: list[list[int]]  # top, bottom, dy, dx, left, right of the rest, in order
+    shifts: np.ndarray  # float32 (rectangles, 2, 1, 1): their dx and dy
 
 
 def padded(side: int) -> int:
     """A side in pixels, rounded up to whole macroblocks."""
     return -(-side // MACROBLOCK) * MACROBLOCK
-
-
-class _Grid:
-    """The macroblocks of a picture in raster order: int32 arrays, one value each."""
-
-    def __init__(self, height: int, width: int):
-        self.columns = padded(width) // MACROBLOCK
-        rows = padded(height) // MACROBLOCK
-        self.y, self.x = np.indices((rows, self.columns), np.int32).reshape(2, -1) * MACROBLOCK
-        # Moved by d, a macroblock comes from ``first - d``: in the picture if low <= d <= first.
-        # One over the right or bottom edge counts as what the picture shows of it.
-        self.low_y = np.minimum(self.y + MACROBLOCK - height, 0)
-        self.low_x = np.minimum(self.x + MACROBLOCK - width, 0)
-
-
-_grid = lru_cache(maxsize=16)(_Grid)
 
 
 def whole_pixel_moves(batch: Sequence[np.ndarray], height: int, width: int) -> list[Moves]:
@@ -61,80 +48,97 @@ def whole_pixel_moves(batch: Sequence[np.ndarray], height: int, width: int) -> l
     Blocks that do not move are dropped, and so is a pixel whose source lies outside the frame, so a
     block leaves a rectangle. numpy needs as long for a dozen frames' vectors as for one frame's.
     """
-    names = ("dst_y", "dst_x", "src_y", "src_x", "h", "w")
-    # int32: w and h are uint8 and the rest int16, and their sums must not wrap. Column by column:
-    # numpy joins whole rows ten times slower.
-    columns = [np.concatenate([vectors[name] for vectors in batch]) for name in names]
-    table = np.array(columns, np.int32)
-    y, x, source_y, source_x = table[:4]
-    grid, half = _grid(height, width), MACROBLOCK // 2
-    count = len(grid.y)
-    frame = np.repeat(np.arange(len(batch)), [len(one) for one in batch])
-    cell = (y - half) // MACROBLOCK * grid.columns + (x - half) // MACROBLOCK
-    place = frame * count + cell  # of the cell among those of all frames
-    dy, dx = np.zeros((2, len(batch) * count), np.int32)
-    odd = (y != source_y) | (x != source_x)
+    rows = np.frombuffer(b"".join(batch), batch[0].dtype)
+    # int32: w and h are uint8 and the rest int16, and their sums must not wrap.
+    table = np.array([rows[name] for name in ("dst_y", "dst_x", "src_y", "src_x", "h", "w")], "i4")
+    moving = np.flatnonzero((table[0] != table[2]) | (table[1] != table[3]))
+    table = table.take(moving, axis=1)
+    frame = np.repeat(np.arange(len(batch), dtype=np.int32), [len(one) for one in batch])[moving]
+    (top, left), (dy, dx) = table[:2] - MACROBLOCK // 2, table[:2] - table[2:4]
+    high, wide = padded(height) // MACROBLOCK, padded(width) // MACROBLOCK
+    place = (frame * high + top // MACROBLOCK) * wide + left // MACROBLOCK
     # Macroblocks of the grid, in raster order: none overlap, so their order does not matter.
     if (
         (table[4:] == MACROBLOCK).all()
-        and ((cell >= 0) & (cell < count)).all()
-        and (grid.y[cell] + half == y).all()
-        and (grid.x[cell] + half == x).all()
+        and not ((top | left) % MACROBLOCK).any()
+        and ((top >= 0) & (top < height) & (left >= 0) & (left < width)).all()
         and (place[1:] > place[:-1]).all()
     ):
-        dy[place], dx[place] = y - source_y, x - source_x
-        dy, dx = dy.reshape(-1, count), dx.reshape(-1, count)
-        outside = (dy > grid.y) | (dy < grid.low_y) | (dx > grid.x) | (dx < grid.low_x)
-        dy[outside] = dx[outside] = 0
-        odd = outside.reshape(-1)[place]
+        # One over the right or bottom edge counts as what the picture shows of it.
+        inside = (dy <= top) & (dy >= np.minimum(top + MACROBLOCK - height, 0))
+        inside &= (dx <= left) & (dx >= np.minimum(left + MACROBLOCK - width, 0))
     elif len(batch) > 1:
         return [whole_pixel_moves([one], height, width)[0] for one in batch]
-    rectangles = [[] for _ in batch]
-    odd = np.flatnonzero(odd)
-    for n, rectangle in zip(frame[odd], _rectangles(table[:, odd], height, width), strict=True):
-        if rectangle[0] < rectangle[2] and rectangle[1] < rectangle[3]:
-            rectangles[n].append(rectangle)
-    cells = dy.reshape(-1, count), dx.reshape(-1, count)
-    return [Moves(*one) for one in zip(*cells, rectangles, strict=True)]
+    else:
+        inside = np.zeros(len(moving), bool)
+    whole, odd = np.flatnonzero(inside), np.flatnonzero(~inside)
+    cells, place = np.zeros((2, len(batch) * high * wide), np.float32), place[whole]
+    cells[0, place], cells[1, place] = dx[whole], dy[whole]
+    begins, shifts = (y * wide * MACROBLOCK + x for y, x in ((top, left), (dy, dx)))
+    targets = begins[whole].astype(np.intp)
+    sources = targets - shifts[whole]
+    found = _rectangles(frame[odd], table[:, odd], height, width)
+    fields = cells.reshape(2, len(batch), high, wide).swapaxes(0, 1)
+    shifts = found[[4, 3], :, None, None].swapaxes(0, 1).astype(np.float32)
+    odd, rectangles = found[0], found[1:].T.tolist()
+    ends = np.arange(1, len(batch) + 1)
+    bounds = (pairwise([0, *np.searchsorted(of, ends).tolist()]) for of in (frame[whole], odd))
+    return [
+        Moves(field, targets[a:b], sources[a:b], rectangles[c:d], shifts[c:d])
+        for field, (a, b), (c, d) in zip(fields, *bounds, strict=True)
+    ]
 
 
-def _rectangles(table: np.ndarray, height: int, width: int) -> list[list[int]]:
-    centre, source, size = table[:2], table[2:4], table[4:]
+def _rectangles(frame: np.ndarray, table: np.ndarray, height: int, width: int) -> np.ndarray:
+    """What blocks bring from inside the picture, those side by side as one.
+
+    Args:
+        frame: int32 ``(K,)``: of each block, in order.
+        table: int32 ``(6, K)``: centre, source and size, y before x.
+
+    Returns:
+        int32 ``(7, rectangles)``: frame, top, bottom, dy, dx, left and right.
+    """
+    centre, source, size = table.reshape(3, 2, -1)
     start, shift = centre - size // 2, centre - source
     begin = np.maximum(np.maximum(start, shift), 0)
-    end = np.minimum(start + size, np.minimum(shift, 0) + np.array([[height], [width]]))
-    return np.concatenate([begin, end, shift]).T.tolist()
+    end = np.minimum(start + size, np.minimum(shift, 0) + np.array([[height], [width]], np.int32))
+    found = np.stack([frame, begin[0], end[0], *shift, begin[1], end[1]])
+    found = found[:, (begin < end).all(axis=0)]
+    alike = (found[:5, 1:] == found[:5, :-1]).all(axis=0) & (found[5, 1:] == found[6, :-1])
+    bounds = np.concatenate([[True], ~alike, [True]])[: found.shape[1] + 1].nonzero()[0]
+    rights = found[6, bounds[1:] - 1]
+    found = found[:, bounds[:-1]]
+    found[6] = rights
+    return found
 
 
 def motion_field(moves: Moves, height: int, width: int) -> np.ndarray:
     """Spread whole-pixel moves over their pixels: float32 ``(2, height, width)``, dx and dy."""
-    cells = np.array([moves.dx, moves.dy], np.float32)
-    cells = cells.reshape(2, padded(height) // MACROBLOCK, padded(width) // MACROBLOCK)
-    field = np.empty((2, cells.shape[1], MACROBLOCK, width), np.float32)
-    field[:] = cells.repeat(MACROBLOCK, axis=2)[:, :, None, :width]
+    field = RECYCLED.empty((2, moves.cells.shape[1], MACROBLOCK, width), np.float32)
+    field[:] = moves.cells.repeat(MACROBLOCK, axis=2)[:, :, None, :width]
     field = field.reshape(2, -1, width)[:, :height]
-    for top, left, bottom, right, dy, dx in moves.rectangles:
-        field[0, top:bottom, left:right] = dx
-        field[1, top:bottom, left:right] = dy
+    for (top, bottom, _, _, left, right), shift in zip(moves.rectangles, moves.shifts, strict=True):
+        field[:, top:bottom, left:right] = shift
     return field
 
 
-def carry(reference: np.ndarray, moves: Moves) -> np.ndarray:
-    """Carry a picture along whole-pixel moves; what does not move stays. As :func:`predict`, fast.
+def carry(picture: np.ndarray, moves: Moves) -> None:
+    """Carry a picture along whole-pixel moves, in place; what does not move stays.
 
-    ``reference`` and result: ``(H, W, C)`` of one type, contiguous, H and W :func:`padded`.
+    As :func:`predict`, fast. ``picture`` is ``(H, W, C)``, contiguous, H and W :func:`padded`.
     """
-    result = reference.copy()
-    moving = np.flatnonzero(moves.dy | moves.dx)
-    grid, pitch = _grid(*reference.shape[:2]), reference.shape[1]
-    target = grid.y[moving] * pitch + grid.x[moving]
-    source = target - (moves.dy[moving] * pitch + moves.dx[moving])
-    # What a macroblock over the edge brings from beyond the picture lands beyond the picture.
-    _blocks_at(result)[target] = _blocks_at(reference)[source]
-    for top, left, bottom, right, dy, dx in moves.rectangles:
-        moved = reference[top - dy : bottom - dy, left - dx : right - dx]
-        result[top:bottom, left:right] = moved
-    return result
+    blocks = _blocks_at(picture)
+    # All are taken before one is put. What a macroblock over the edge brings from beyond the
+    # picture lands beyond the picture.
+    moved = blocks[moves.sources]
+    patches = [
+        picture[top - dy : bottom - dy, left - dx : right - dx].copy()
+        for top, bottom, dy, dx, left, right in moves.rectangles
+    ]
+    blocks[moves.targets] = moved
+    for (top, bottom, _, _, left, right), patch in zip(moves.rectangles, patches, strict=True):
+        picture[top:bottom, left:right] = patch
 
 
 def _blocks_at(picture: np.ndarray) -> np.ndarray:

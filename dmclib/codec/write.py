@@ -1,6 +1,7 @@
 """Write clips: encode pictures, transcode a video, in MPEG-4 Part 2 without B-frames."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
@@ -15,6 +16,7 @@ from dmclib.codec.container import AV_ERRORS, damaged, frame_rate, opened, shown
 from dmclib.codec.pictures import letterboxed, to_yuv, upright
 from dmclib.errors import OutputError, VideoError
 
+EXACT = {"fflags": "+bitexact"}  # no date and no version in the file
 _CONTAINERS = {".mp4": "mp4", ".m4v": "m4v"}  # .m4v: a bare stream, as CoViAR's
 
 
@@ -122,12 +124,7 @@ def _check_size(path: Path, size: tuple[int, int]) -> None:
 def _write(
     frames: Iterator[av.VideoFrame], path: Path, *, fps: Fraction, gop: int, quantizer: int
 ) -> None:
-    """Encode YUV frames to ``path``, whole or not at all and without B-frames.
-
-    Raises:
-        VideoError: no frames, a setting out of range, or what ``frames`` raises.
-        OutputError: the file cannot be written, as on a full disk.
-    """
+    """Encode YUV frames to MPEG-4 Part 2 without B-frames; a ``VideoError`` of a bad setting."""
     if path.suffix not in _CONTAINERS:
         raise VideoError(f"{path}: clips are written as .mp4 or .m4v. Change the suffix.")
     fps = fps.limit_denominator(1001)
@@ -136,39 +133,79 @@ def _write(
             f"{path}: cannot be made with gop {gop}, quantizer {quantizer}, fps {float(fps):g}; "
             "gop is at least 1, quantizer 1 to 31, fps above 0 and below 65536."
         )
+    options = {
+        "g": str(gop),
+        "bf": "0",
+        "qmin": str(quantizer),
+        "qmax": str(quantizer),
+        "flags": "+bitexact",
+        "sc_threshold": "1000000000",  # above any score: no I-frame at a scene cut
+    }
+    container = _CONTAINERS[path.suffix]
+    write_frames(frames, path, "mpeg4", options, rate=fps, muxer=EXACT, container=container)
+
+
+def write_frames(
+    frames: Iterator[av.VideoFrame],
+    path: Path,
+    name: str,
+    options: dict[str, str],
+    *,
+    rate: Fraction,
+    muxer: dict[str, str],
+    container: str | None = None,
+    pix_fmt: str = "yuv420p",
+    threads: int = 1,
+) -> int:
+    """Encode frames of one size to ``path`` by any of FFmpeg's encoders, whole or not at all.
+
+    Args:
+        frames: taken one by one; their times are set here.
+        name, options: of the encoder.
+        rate: frames per second.
+        muxer: options of the container's writer; :data:`EXACT` for the same bytes each time.
+        container: FFmpeg's name of it; without it the suffix tells.
+        pix_fmt: what the encoder gets.
+        threads: of the encoder, 0 for all cores. Some encoders' bytes depend on their number.
+
+    Returns:
+        How many frames were written.
+
+    Raises:
+        VideoError: no frames, a size or a rate that the encoder does not take, or what ``frames``
+            raises.
+        OutputError: the file cannot be written, as on a full disk.
+    """
     first = next(frames, None)
     if first is None:
         raise VideoError(f"{path}: there are no frames to encode. Give at least one.")
-    exact = {"fflags": "+bitexact"}  # no date and no version in the file
+    count, target = 0, {"format": container, "options": muxer}
+    with writing(path), files.whole(path) as partial, av.open(url(partial), "w", **target) as out:
+        stream = out.add_stream(name, rate=rate, options=options)
+        stream.width, stream.height, stream.pix_fmt = first.width, first.height, pix_fmt
+        stream.codec_context.thread_count = threads
+        for frame in chain([first], frames):
+            frame.pts, frame.time_base = count, 1 / rate
+            frame.pict_type = PictureType.NONE  # a transcoded frame remembers what it was
+            try:
+                coded = stream.encode(frame)
+            except av.FFmpegError as error:
+                size = f"{frame.width}x{frame.height}"
+                raise VideoError(
+                    f"{path}: the encoder does not take {size} pixels at {float(rate):g} frames "
+                    f"per second ({error}). Give smaller frames or another rate."
+                ) from error
+            out.mux(coded)
+            count += 1
+        out.mux(stream.encode(None))
+    return count
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raise an ``OutputError`` where ``path`` cannot be written, as on a full disk."""
     try:
-        with (
-            files.whole(path) as partial,
-            av.open(url(partial), "w", format=_CONTAINERS[path.suffix], options=exact) as out,
-        ):
-            stream = out.add_stream("mpeg4", rate=fps)
-            stream.width, stream.height, stream.pix_fmt = first.width, first.height, "yuv420p"
-            stream.codec_context.thread_count = 1  # slices would depend on the number of threads
-            stream.codec_context.options = {
-                "g": str(gop),
-                "bf": "0",
-                "qmin": str(quantizer),
-                "qmax": str(quantizer),
-                "flags": "+bitexact",
-                "sc_threshold": "1000000000",  # above any score: no I-frame at a scene cut
-            }
-            for n, frame in enumerate(chain([first], frames)):
-                frame.pts, frame.time_base = n, 1 / fps
-                frame.pict_type = PictureType.NONE  # a transcoded frame remembers what it was
-                try:
-                    coded = stream.encode(frame)
-                except av.FFmpegError as error:
-                    size = f"{frame.width}x{frame.height}"
-                    raise VideoError(
-                        f"{path}: the encoder does not take {size} pixels at {float(fps):g} frames "
-                        f"per second ({error}). Give smaller frames or another rate."
-                    ) from error
-                out.mux(coded)
-            out.mux(stream.encode(None))
+        yield
     except (av.FFmpegError, OSError) as error:
         raise OutputError(
             f"{path}: cannot be written ({error.strerror}). Make room, or give another folder."

@@ -8,105 +8,16 @@ classes are those that have videos.
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 from dmclib.data import lists
+from dmclib.data.corpus import ALLOW, Corpus, Counts, check_folder, first_folder
 from dmclib.data.folders import SUFFIXES, Folders, holds_videos, matches, subfolders
 from dmclib.data.lists import SIDES, Parts, class_of
 from dmclib.errors import DatasetError
 
 LIST_FOLDER = "ucfTrainTestlist"
-ALLOW = "`dmc prepare --allow-partial`"
-Counts = dict[int, tuple[int, int]]  # split number -> videos for training, for testing
-
-
-@dataclass(frozen=True)
-class Video:
-    """One published video with its class."""
-
-    name: str  # "<class>/<file name>" as the publishers have it, unique within its corpus
-    label: int  # index into the corpus's classes
-    source: Path  # the publishers' file, which is there
-
-
-class Corpus:
-    """What every adapter gives.
-
-    Attributes:
-        name: the data set's own name.
-        root: the folder that it was read from.
-        classes: names of the classes that have videos; a label counts from 0 in this order.
-        videos: those that are there, sorted by name.
-        lists: split number -> ``{"train": names, "test": names}``, sorted, of videos that are
-            there; empty where the publishers give no lists.
-        missing: names that the lists hold and that are not there, sorted.
-        passed_over: what was not read, by kind and count, in a sentence; empty if nothing.
-
-    Raises:
-        DatasetError: there is no video; lists, rows or names are missing, damaged or doubled, or do
-            not fit the files; or fewer than the published videos are there without
-            ``allow_partial``.
-    """
-
-    shortfall = ""  # what lists or a whole copy have and this one lacks, in a sentence
-    letterbox = False  # re-encoded to one size in its own shape, or stretched as the paper's are
-    SPLITS: ClassVar[Counts] = {}  # as published
-
-    def __init__(
-        self,
-        name: str,
-        folders: Folders,
-        classes: Iterable[str],
-        files: dict[str, Path],
-        listed: dict[int, Parts],
-    ):
-        self.name, self.root, self.passed_over = name, folders.root, folders.passed_over()
-        if not files:
-            raise DatasetError(f"{self.root} holds no video of {name}. {self.passed_over}".strip())
-        inhabited = {class_of(video) for video in files}
-        self.classes = tuple(c for c in classes if c in inhabited)
-        labels = {c: number for number, c in enumerate(self.classes)}
-        self.videos = tuple(Video(v, labels[class_of(v)], files[v]) for v in sorted(files))
-        self.lists = {
-            number: {side: tuple(sorted(parts[side] & files.keys())) for side in SIDES}
-            for number, parts in listed.items()
-        }
-        self.missing = tuple(sorted(lists.all_names(listed) - files.keys()))
-
-    def summary(self) -> list[str]:
-        """What was read, what is lacking, what was passed over: a sentence each."""
-        names = ", ".join(self.classes[:5]) + (", ..." if self.classes[5:] else "")
-        read = f"{self.name}: {len(self.videos):,} videos of {len(self.classes)} classes ({names})."
-        return [sentence for sentence in (read, self.shortfall, self.passed_over) if sentence]
-
-    def _settle(
-        self, whole: tuple[int, int], known: Iterable[str], allow_partial: bool, *more: str
-    ) -> None:
-        """Say what is lacking of so many videos and classes, and refuse it unless allowed."""
-        gaps, counts = [], (len(self.videos), len(self.classes))
-        if counts != whole:
-            gaps.append(f"{counts[0]:,} of {whole[0]:,} videos, {counts[1]} of {whole[1]} classes")
-        if empty := [name for name in known if name not in self.classes]:
-            others = " and others" if empty[5:] else ""
-            gaps.append(f"no video of {', '.join(empty[:5])}{others}")
-        for number, split in self.SPLITS.items():
-            parts = [len(self.lists[number][side]) for side in SIDES]
-            if parts != [*split]:
-                of = " + ".join(f"{a:,} of {b:,}" for a, b in zip(parts, split, strict=True))
-                gaps.append(f"split {number} {of}")
-        gaps += more
-        if self.missing:
-            gaps.append(f"{len(self.missing):,} listed videos are missing, as {self.missing[0]}")
-        if gaps:
-            self.shortfall = f"{self.root} is a partial copy of {self.name}: {'; '.join(gaps)}."
-            if not allow_partial:
-                raise DatasetError(
-                    f"{self.shortfall} Complete it, or take it as it is with {ALLOW}. "
-                    f"{self.passed_over}".strip()
-                )
 
 
 class UCF101(Corpus):
@@ -119,9 +30,9 @@ class UCF101(Corpus):
 
     def __init__(self, root: str | Path, *, allow_partial: bool = False):
         folders = Folders(root)
-        videos = _first(folders.root, ("UCF-101", "videos"), "the unpacked videos")
+        videos = first_folder(folders.root, ("UCF-101", "videos"), "the unpacked videos")
         files = folders.by_class(videos)
-        folder = _first(folders.root, (LIST_FOLDER,), "the unpacked lists")
+        folder = first_folder(folders.root, (LIST_FOLDER,), "the unpacked lists")
         folders.count_others(videos, folder)
         classes = lists.read_classes(folder)
         listed = lists.read(folder, self.SPLITS, classes)
@@ -144,7 +55,7 @@ class HMDB51(Corpus):
     def __init__(self, root: str | Path, *, allow_partial: bool = False):
         folders, name = Folders(root), "testTrainMulti_7030_splits"
         root = folders.root
-        folder = _first(root, (name, f"test_train_splits/{name}"), "the unpacked lists")
+        folder = first_folder(root, (name, f"test_train_splits/{name}"), "the unpacked lists")
         classes = sorted(set(matches(folder, r"([^.].*)_test_split\d\.txt")))
         # Extracted frames may lie beside the videos, in folders of the same names.
         parents = [root, *(inner for inner in subfolders(root) if inner.name not in classes)]
@@ -198,7 +109,7 @@ class KineticsN50(Corpus):
     def __init__(self, root: str | Path, *, allow_partial: bool = False, seed: int = 0):
         folders = Folders(root)
         root, written = folders.root, folders.root / "lists"
-        parents = {s: _first(root, f, f"the {s} videos") for s, f in self.FOLDERS.items()}
+        parents = {s: first_folder(root, f, f"the {s} videos") for s, f in self.FOLDERS.items()}
         there = {side: folders.flat(parent) for side, parent in parents.items()}
         if written.is_dir():
             classes = lists.read_classes(written)
@@ -223,7 +134,7 @@ class KineticsN50(Corpus):
             for name in names:
                 file = there[side].get(PurePosixPath(name).stem)
                 if file is not None:
-                    _check_folder(file, class_of(name), self.FOLDERS[side])
+                    check_folder(file, class_of(name), self.FOLDERS[side])
                     files[name] = file
         rows_at = [root / name for names in self.ROWS.values() for name in names]
         folders.count_others(*parents.values(), written, root / "annotations", *rows_at)
@@ -263,7 +174,7 @@ class UTInteraction(Corpus):
                     "it. Set 2, sequences 11 to 20, is another data set."
                 )
             label = self.CLASSES[int(match.group(2))]
-            _check_folder(file, label, (folders.root.name, "segmented_set1"))
+            check_folder(file, label, (folders.root.name, "segmented_set1"))
             name = f"{label}/{file.name}"
             files[name], sequence[name] = file, int(match.group(1))
         listed = {}
@@ -272,6 +183,46 @@ class UTInteraction(Corpus):
             listed[number] = {"train": files.keys() - test, "test": test}
         super().__init__("UTInteraction", folders, self.CLASSES, files, listed)
         self._settle((60, 6), self.CLASSES, allow_partial)
+
+
+class Weizmann(Corpus):
+    """Weizmann: nine persons, each once in ten actions, 90 videos of a still camera.
+
+    ``<person>_<class>.avi`` lie in ``<root>`` or ``<root>/videos``, together or in folders of their
+    classes. Split n tests the n-th person of :data:`lists.PERSONS` and trains on the other eight
+    (Blank et al., ICCV 2005, leave one person out as most do since); its accuracy is that of the
+    nine tests together. Of two videos of a person's action (``lena_run1.avi``, ``lena_run2.avi``)
+    the second is passed over.
+    """
+
+    SPLITS: ClassVar[Counts] = dict.fromkeys(range(1, len(lists.PERSONS) + 1), (80, 10))
+
+    def __init__(self, root: str | Path, *, allow_partial: bool = False):
+        folders, files, seen = Folders(root), {}, set()
+        parent = folders.root / "videos"
+        parent = parent if parent.is_dir() else folders.root
+        for file in folders.flat(parent).values():
+            match = lists.PERSON.fullmatch(file.name)
+            if match is None:
+                raise DatasetError(
+                    f"{file} is not '<person>_<class>', one of {', '.join(lists.PERSONS)} and one "
+                    f"of {', '.join(lists.ACTIONS)}; rename or remove it."
+                )
+            label = match.group(2)
+            check_folder(file, label, (folders.root.name, "videos"))
+            if match.groups() in seen:
+                folders.pass_over("second videos of one person's action", file)
+                continue
+            seen.add(match.groups())
+            files[f"{label}/{file.name}"] = file
+        if parent != folders.root:
+            folders.count_others(parent)
+        listed = {}
+        for number, person in enumerate(lists.PERSONS, start=1):
+            test = {name for name in files if lists.scene(name) == f"person {person}"}
+            listed[number] = {"train": files.keys() - test, "test": test}
+        super().__init__("Weizmann", folders, lists.ACTIONS, files, listed)
+        self._settle((90, 10), lists.ACTIONS, allow_partial)
 
 
 class VideoFolder(Corpus):
@@ -294,22 +245,51 @@ class VideoFolder(Corpus):
                 f"classes or more; expected <root>/<class>/<video> ({', '.join(SUFFIXES)}). "
                 f"{folders.passed_over()}".strip()
             )
-        folder = folders.root.parent / LIST_FOLDER
-        if folder.is_dir():
-            found = matches(folder, r"(?:train|test)list(\d\d)\.txt")
-            indexed = (folder / "classInd.txt").is_file()
-            index = lists.read_classes(folder) if indexed else None
-            listed = lists.read(folder, sorted(set(map(int, found))) or [1], index)
-            for name in sorted(files.keys() - lists.all_names(listed)):
-                folders.pass_over("videos that no list names", files[name])
-        else:
-            listed = lists.leave_one_sequence_out(files)
-        super().__init__("VideoFolder", folders, classes, files, listed)
+        listed = self._lists(folders, files)
+        super().__init__(type(self).__name__, folders, classes, files, listed)
         if self.missing:
             self.shortfall = (
-                f"{len(self.missing):,} videos that {folder} names are missing, as "
-                f"{self.missing[0]}."
+                f"{len(self.missing):,} videos that {self.root.parent / LIST_FOLDER} names are "
+                f"missing, as {self.missing[0]}."
             )
+
+    def _lists(self, folders: Folders, files: dict[str, Path]) -> dict[int, Parts]:
+        folder = folders.root.parent / LIST_FOLDER
+        if not folder.is_dir():
+            return lists.leave_one_sequence_out(files)
+        found = matches(folder, r"(?:train|test)list(\d\d)\.txt")
+        indexed = (folder / "classInd.txt").is_file()
+        index = lists.read_classes(folder) if indexed else None
+        listed = lists.read(folder, sorted(set(map(int, found))) or [1], index)
+        for name in sorted(files.keys() - lists.all_names(listed)):
+            folders.pass_over("videos that no list names", files[name])
+        return listed
+
+
+class VideoFolds(VideoFolder):
+    """Any ``<root>/<class>/<video>`` in five folds, so that each video is tested once.
+
+    Split n tests the n-th fifth of each class's scenes and trains on the others, whatever lists
+    lie beside (:func:`lists.folds`); the accuracy is that of the five tests together. It is a word
+    of its own, because the folds' numbers would otherwise be those of official lists: a folder is
+    read by ``folder`` for these, by ``folds`` for all of its videos.
+
+    A class of fewer than five scenes is missing from some fold's test, which ``shortfall`` says.
+    """
+
+    FOLDS = 5
+
+    def __init__(self, root: str | Path, *, allow_partial: bool = True):
+        super().__init__(root, allow_partial=allow_partial)
+        untested = {number: self._untested(number) for number in self.lists}
+        self.shortfall = " ".join(
+            f"Split {number} tests no {names}: too few groups, persons or videos."
+            for number, names in untested.items()
+            if names
+        )
+
+    def _lists(self, folders: Folders, files: dict[str, Path]) -> dict[int, Parts]:
+        return lists.folds(files, self.FOLDS)
 
 
 ADAPTERS = {
@@ -317,7 +297,9 @@ ADAPTERS = {
     "hmdb51": HMDB51,
     "kinetics-n50": KineticsN50,
     "ut-interaction": UTInteraction,
+    "weizmann": Weizmann,
     "folder": VideoFolder,
+    "folds": VideoFolds,
 }
 
 
@@ -332,14 +314,6 @@ def open_corpus(word: str, root: str | Path, *, allow_partial: bool = False) -> 
     return ADAPTERS[word](root, allow_partial=allow_partial)
 
 
-def _first(root: Path, names: Iterable[str], what: str) -> Path:
-    """The first of these folders that is there."""
-    for name in names:
-        if (root / name).is_dir():
-            return root / name
-    raise DatasetError(f"{root} has no folder {' or '.join(names)} with {what}.")
-
-
 def _draw(names: set[str], there: dict[str, Path], count: int, seed: int) -> set[str]:
     """The first ``count`` of each class by rank, of those that are there."""
     by_class = defaultdict(list)
@@ -348,10 +322,3 @@ def _draw(names: set[str], there: dict[str, Path], count: int, seed: int) -> set
             rank = hashlib.sha256(f"{seed}/{name}".encode()).digest()
             by_class[class_of(name)].append((rank, name))
     return {name for ranked in by_class.values() for _, name in sorted(ranked)[:count]}
-
-
-def _check_folder(file: Path, label: str, plain: tuple[str, ...]) -> None:
-    """Refuse a video that lies in the folder of another class than its row or its name says."""
-    spelled = [re.sub(r"[\W_]", "", word).lower() for word in (file.parent.name, label)]
-    if file.parent.name not in plain and spelled[0] != spelled[1]:
-        raise DatasetError(f"{file} is {label!r}; it lies in another class's folder, move it.")

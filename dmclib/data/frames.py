@@ -19,15 +19,20 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from dmclib import cluster, codec, files, paths
+from dmclib import cluster, codec, files, flow, paths
 from dmclib.data import corpora, manifest
 from dmclib.data.datasets import GOP, Clip, Dataset, Prepared, PuppetActions, Videos, code
 from dmclib.errors import DatasetError, VideoError
 from dmclib.transforms import Sample, to_height
 
-Reading = Literal["plain", "accumulated", "subpixel"]  # see DataConfig
+Reading = Literal["plain", "accumulated", "subpixel", "dis"]  # see DataConfig
 ALONE_SECONDS = 5  # so long this process makes clips by itself: as long as workers need to start
-READINGS = {"plain": {}, "accumulated": {"accumulate": True}, "subpixel": {"subpixel": True}}
+READINGS = {
+    "plain": {},
+    "accumulated": {"accumulate": True},
+    "subpixel": {"subpixel": True},
+    "dis": {},
+}
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,9 @@ class DataConfig:
     Readings of vectors and residual: "plain", relative to the frame before, in whole pixels, as in
     every released DMC run; "accumulated", traced back to the GOP's I-frame over up to eleven frames
     (paper, 3.1; CoViAR), still clipped to -20..20 px by ``transforms.normalize``; "subpixel", plain
-    with the vectors' half pixels. Flow always leads from the frame before to this one.
+    with the vectors' half pixels; "dis", no vectors at all but DIS flow between the decoded frames,
+    the fast flow that a practitioner would try first. Flow always leads from the frame before to
+    this one.
     """
 
     folder: str | None = None  # of the publishers' videos, laid out as ``corpus`` says
@@ -49,6 +56,7 @@ class DataConfig:
     height: int = 128  # px, of stored frames; frames of prepared clips are not scaled
     seed: int = 0  # of the clips, not of the training
     reading: Reading = "plain"  # of vectors and residual
+    scenes: str = "photographs"  # of PuppetActions; or "noise"
 
     def __post_init__(self):
         if min(*self.clips_per_class, self.frames_per_clip, self.height) < 1:
@@ -67,7 +75,7 @@ class DataConfig:
             return Prepared(self.prepared, **split)
         if self.folder is not None:
             return Videos(corpora.open_corpus(self.corpus, self.folder), **split)
-        return PuppetActions(tuple(self.clips_per_class), self.seed)
+        return PuppetActions(tuple(self.clips_per_class), self.seed, self.scenes)
 
     @property
     def scaled_to(self) -> int | None:
@@ -221,7 +229,11 @@ def _extract(dataset: Dataset, clip: Clip, config: DataConfig, target: Path) -> 
     before = [index - 1 for index in indices]
     decoded = codec.read_at(clip.path, before + indices, **reading_options(config.reading))
     previous, current = decoded[: len(indices)], decoded[len(indices) :]
-    motion = np.stack([frame.motion for frame in current])
+    if config.reading == "dis":
+        both = zip(previous, current, strict=True)
+        motion = np.stack([flow.estimate(old.rgb, new.rgb, method="dis") for old, new in both])
+    else:
+        motion = np.stack([frame.motion for frame in current])
     residual = np.stack([frame.residual for frame in current]).clip(-128, 127)
     rgb = np.stack([np.moveaxis(frame.rgb, 2, 0) for frame in current])
     pairs = zip(previous, current, strict=True)

@@ -21,6 +21,10 @@ SPLITS = ("train", "validation", "test")
 MAX_BYTES = 50_000_000  # the longest, Kinetics' training rows, has some 10 MB
 Parts = dict[str, set[str]]  # side -> names
 
+# The Weizmann actions; "lena_run1" and "lena_run2" are two runs of one person.
+PERSONS = ("daria", "denis", "eli", "ido", "ira", "lena", "lyova", "moshe", "shahar")
+ACTIONS = ("bend", "jack", "jump", "pjump", "run", "side", "skip", "walk", "wave1", "wave2")
+PERSON = re.compile(rf"({'|'.join(PERSONS)})_({'|'.join(ACTIONS)})[12]?\.\w+")
 _SEQUENCE = re.compile(r"\d+_(\d+)_(\d+)\.\w+")  # UT-Interaction's <index>_<sequence>_<label>
 
 
@@ -33,7 +37,7 @@ def scene(name: str) -> str:
     """What a video was cut from; its own name where that is unknown. No two sides share a scene.
 
     UCF-101 cuts clips from groups (``_g07_``) and HMDB-51 from films (``<film>_<class>_<tags>``),
-    each of one class; a sequence of UT-Interaction shows every class.
+    each of one class; a sequence of UT-Interaction and a person of Weizmann show every class.
     """
     label, _, file = name.rpartition("/")
     if group := re.search(r"_(g\d+)_", file):
@@ -43,7 +47,44 @@ def scene(name: str) -> str:
         return f"{label}/{film.group(1)}"
     if sequence := _SEQUENCE.fullmatch(file):
         return f"sequence {sequence.group(1)}"
+    if person := PERSON.fullmatch(file):
+        return f"person {person.group(1)}"
     return name
+
+
+def scene_numbers(names: Sequence[str]) -> np.ndarray:
+    """The number of each video's scene, int ``(videos,)``, from 0 in the order of appearance."""
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(scene(name), len(numbers)) for name in names], int)
+
+
+def clusters(names: Sequence[str]) -> np.ndarray:
+    """:func:`scene_numbers` of test videos, which intervals draw as a whole.
+
+    Clips of one person, group, sequence or film depend on each other: more clips of one tell
+    nothing of the others.
+
+    Raises:
+        DatasetError: all videos are of one scene, so that there is no interval.
+    """
+    numbers = scene_numbers(names)
+    if not numbers.any():
+        raise DatasetError(
+            f"every test clip is of {scene(names[0])}, and no interval follows from one. Pool "
+            "the tests of several splits, as with --splits 1,2,3."
+        )
+    return numbers
+
+
+def check_apart(parts: Mapping[str, Iterable[str]], title: str) -> None:
+    """Refuse a scene that is on both sides of a split, and name it."""
+    train, test = ({scene(name) for name in parts[side]} for side in SIDES)
+    if shared := train & test:
+        raise DatasetError(
+            f"{title}: {min(shared)} would be in train and in test, and a network knows again whom "
+            "it has seen. Keep a person, group or sequence on one side, or let the folder be "
+            "divided by them (corpus: folds)."
+        )
 
 
 def lines(file: Path) -> list[str]:
@@ -116,6 +157,7 @@ def read(
                         f"{file}: {name} has label {label}, and classInd.txt says "
                         f"{classes[class_of(name)]}."
                     )
+        check_apart(parts, f"{folder}, split {number}")
     return listed
 
 
@@ -207,6 +249,26 @@ def leave_one_sequence_out(names: Iterable[str]) -> dict[int, Parts]:
     return listed
 
 
+def folds(names: Iterable[str], count: int) -> dict[int, Parts]:
+    """Lists of ``count`` splits: split n tests the n-th part of each class's scenes, in order.
+
+    A scene lies whole in one part, also one that several classes share. So UCF-101's 25 groups
+    make five folds of groups 1 to 5, 6 to 10 and so on.
+    """
+    names, fold = sorted(names), {}
+    for label in sorted(set(map(class_of, names))):
+        scenes = sorted({scene(name) for name in names if class_of(name) == label})
+        for place, one in enumerate(scenes):
+            fold.setdefault(one, place * count // len(scenes) + 1)
+    return {
+        number: {
+            "train": {name for name in names if fold[scene(name)] != number},
+            "test": {name for name in names if fold[scene(name)] == number},
+        }
+        for number in range(1, count + 1)
+    }
+
+
 def split_by_scene(
     names: Sequence[str], parts: Mapping[str, Iterable[str]] | None, seed: int
 ) -> Parts:
@@ -232,6 +294,7 @@ def split_by_scene(
             tested = {name for name, place in zip(scenes, order, strict=True) if place % 4 == 0}
             for name in members:
                 parts["test" if scene(name) in tested else "train"].append(name)
+        check_apart(parts, "clips dealt by chance")
     train, held_out = set(parts["train"]), set()
     for members in classes.values():
         scenes = sorted({scene(name) for name in members if name in train})

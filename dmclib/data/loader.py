@@ -27,7 +27,7 @@ from dmclib.data.frames import (
     reading_options,
     segment_centers,
 )
-from dmclib.errors import DMCError, VideoError
+from dmclib.errors import DatasetError, DMCError, VideoError
 from dmclib.flow import store
 from dmclib.transforms import Sample
 
@@ -120,6 +120,11 @@ class Segments(Dataset):
         self, clips: Sequence[Clip], sampling: Sampling | None = None, *, train: bool = True
     ):
         self.clips, self.sampling, self.train = list(clips), sampling or Sampling(), train
+        if self.sampling.reading == "dis":
+            raise DatasetError(
+                "DIS flow needs the frame before, which is not read from prepared clips: name a "
+                "folder of videos in place of the prepared folder, or another reading."
+            )
         self.labels = torch.tensor([clip.label for clip in self.clips])
         self.names = tuple(clip.name for clip in self.clips)
         self.frames_per_item = self.sampling.segments

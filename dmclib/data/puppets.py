@@ -1,12 +1,11 @@
-"""Articulated puppets whose every pixel's motion is known.
+"""Clips of actors in front of photographs, of which every pixel's motion is known.
 
-A drawing of ten textured limbs performs one of ten actions in front of a background of the same
-texture family, seen by a shaky and noisy camera. Limbs are 4 to 18 px wide where a macroblock is
-16, so a codec's vectors are right about the middle of the body and wrong about its edges, which is
-what DMC-Net sets out to repair. Because puppet and background wear the same kind of texture, a
-single frame says little of the pose; what gives the action away is motion.
+An actor of tapered limbs performs one of ten actions, seen by a camera that shakes and, in part of
+the clips, pans and zooms; its brightness flickers and its sensor is noisy. Limbs are mostly thinner
+than a macroblock, so a codec's vectors are right about the middle of a body and wrong about its
+edges, and on flat background they are noise: what DMC-Net sets out to repair.
 
-All of a clip follows from its :class:`Recipe`. The motion field is worked out from the same limb
+All of a clip follows from its :class:`Recipe`. The motion field is worked out from the same
 transforms that draw the picture, so it is exact up to float32, and is never stored: it is computed
 again when it is asked for.
 """
@@ -15,85 +14,125 @@ from dataclasses import dataclass
 
 import numpy as np
 
-ACTIONS = (
-    "bow",
-    "cartwheel",
-    "clap",
-    "jump",
-    "kick",
-    "punch",
-    "run",
-    "squat",
-    "walk",
-    "wave",
-)
+from dmclib.data import actors, scenes
+from dmclib.data.actors import ACTIONS as ACTIONS
+from dmclib.errors import DatasetError
 
 FPS = 25
-TEXTURE_PX = 64  # side of a limb's texture; it repeats beyond
-
-# Lengths and half-widths as shares of the puppet's height, drawn back to front.
-LIMBS = {
-    "far upper arm": (0.17, 0.030),
-    "far forearm": (0.17, 0.026),
-    "far thigh": (0.24, 0.044),
-    "far shin": (0.24, 0.034),
-    "torso": (0.28, 0.085),
-    "head": (0.07, 0.062),
-    "near thigh": (0.24, 0.044),
-    "near shin": (0.24, 0.034),
-    "near upper arm": (0.17, 0.030),
-    "near forearm": (0.17, 0.026),
-}
+SMALLEST_PX = 32  # two macroblocks
+SHADE = 0.45  # how much darker a limb's outline is than its middle
+FAR = 0.8  # brightness of the limbs behind the body
 
 
 @dataclass(frozen=True)
 class Look:
-    """What a split's clips look like: ranges to draw from, each (low, high)."""
+    """How a split's clips move: ranges to draw from, each (low, high)."""
 
-    hue: tuple[float, float]  # turns of the colour wheel
-    grain_px: tuple[float, float]  # size of the texture's blobs
-    contrast: tuple[float, float]  # standard deviation in grey levels
     cycles_per_second: tuple[float, float]
-    height: tuple[float, float]  # puppet's height as a share of the frame's
+    height: tuple[float, float]  # actor's height as a share of the frame's
+    bulk: tuple[float, float]  # factor on every limb's width
     swing: tuple[float, float]  # factor on every joint's amplitude
     noise: tuple[float, float]  # sensor noise, standard deviation in grey levels
-    jitter_px: tuple[float, float]  # camera shake, standard deviation in px per frame
+    flicker: tuple[float, float]  # change of brightness per frame, standard deviation, share
+    jitter_px: tuple[float, float]  # camera shake, standard deviation in px per frame at 128 px
 
 
-# Disjoint textures and only partly overlapping motion: a classifier has to find what the splits
-# share, which is the action.
+# The splits share no photograph, and only part of their motion: a classifier has to find what they
+# have in common, which is the action.
 LOOKS = {
     "train": Look(
-        hue=(0.0, 0.45), grain_px=(2.5, 5.0), contrast=(25, 40), cycles_per_second=(0.9, 1.5),
-        height=(0.62, 0.78), swing=(0.9, 1.2), noise=(1, 4), jitter_px=(0.2, 0.8),
+        cycles_per_second=(0.9, 1.5), height=(0.66, 0.80), bulk=(0.85, 1.3), swing=(0.9, 1.2),
+        noise=(1, 4), flicker=(0.0, 0.015), jitter_px=(0.2, 0.8),
     ),
     "validation": Look(
-        hue=(0.5, 0.7), grain_px=(3.0, 6.0), contrast=(22, 36), cycles_per_second=(0.8, 1.6),
-        height=(0.60, 0.80), swing=(0.85, 1.2), noise=(1, 5), jitter_px=(0.2, 0.9),
+        cycles_per_second=(0.8, 1.6), height=(0.64, 0.82), bulk=(0.8, 1.35), swing=(0.85, 1.2),
+        noise=(1, 5), flicker=(0.0, 0.02), jitter_px=(0.2, 0.9),
     ),
     "test": Look(
-        hue=(0.7, 0.95), grain_px=(3.0, 6.0), contrast=(22, 36), cycles_per_second=(0.8, 1.6),
-        height=(0.58, 0.82), swing=(0.85, 1.25), noise=(1, 5), jitter_px=(0.2, 0.9),
+        cycles_per_second=(0.8, 1.6), height=(0.62, 0.84), bulk=(0.8, 1.35), swing=(0.85, 1.25),
+        noise=(1, 5), flicker=(0.0, 0.02), jitter_px=(0.2, 0.9),
     ),
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that one clip follows from."""
+    """All that one clip follows from.
+
+    Raises:
+        DatasetError: an unknown action, split or kind of scene, or a picture smaller than two
+            macroblocks.
+    """
 
     action: str  # one of ACTIONS
     split: str  # a key of LOOKS
     seed: int
-    size: int = 128  # height and width in px
+    size: int | tuple[int, int] = 128  # height and width, or (width, height), px
     frames: int = 36
+    scenes: str = "photographs"  # or "noise"
 
     def __post_init__(self):
-        if self.action not in ACTIONS or self.split not in LOOKS:
-            raise ValueError(
-                f"there is no action {self.action!r} of split {self.split!r}; actions are "
-                f"{', '.join(ACTIONS)}, splits {', '.join(LOOKS)}."
+        for name, word, known in (
+            ("action", self.action, ACTIONS),
+            ("split", self.split, LOOKS),
+            ("kind of scene", self.scenes, scenes.SCENES),
+        ):
+            if word not in known:
+                raise DatasetError(f"there is no {name} {word!r}; there are {', '.join(known)}.")
+        if min(self.shape) < SMALLEST_PX:
+            raise DatasetError(
+                f"a picture of {self.shape[1]}x{self.shape[0]} px is too small for an actor: give "
+                f"at least {SMALLEST_PX} px, which are two macroblocks, each way."
             )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the pictures, px."""
+        return (self.size, self.size) if isinstance(self.size, int) else self.size[::-1]
+
+
+class Camera:
+    """Where the world is in each picture, from one moment before the first frame.
+
+    A point of the world at w is seen at ``middle + zoom * (w - middle) + shift``. The actor's world
+    moves along with the camera by the share ``follows`` of its pan, as someone walking beside it.
+    """
+
+    def __init__(self, rng: np.random.Generator, look: Look, recipe: Recipe):
+        height, width = recipe.shape
+        unit, moments = height / 128, recipe.frames + 1  # px per px at the usual size
+        self.middle = np.array([width, height]) / 2
+        shake = np.cumsum(rng.normal(0, rng.uniform(*look.jitter_px), (moments, 2)), axis=0) * unit
+        time = np.arange(moments) - moments / 2
+        pan, self.zoom, follows = np.zeros((moments, 2)), np.ones(moments), 0.0
+        kind = rng.choice(["shake", "track", "swing", "zoom"], p=[0.76, 0.08, 0.08, 0.08])
+        heading, begin = rng.uniform(0, 2 * np.pi, 2)
+        way = np.array([np.cos(heading), np.sin(heading)])
+        # Most cameras move by 1 to 4 px per frame, few by up to 8.
+        speed = unit * (1 + 7 * rng.random() ** 2)
+        if kind == "track":  # at nearly even speed, and the actor with it
+            travelled = time + 3 * np.sin(2 * np.pi * time / 40 + begin)
+            pan, follows = speed * travelled[:, None] * way, 1.0
+        elif kind == "swing":  # to and fro, past an actor who stays
+            period = rng.uniform(20, 40)  # frames
+            reach = min(speed * period / (2 * np.pi), 0.14 * height)
+            pan = reach * np.sin(2 * np.pi * time / period + begin)[:, None] * way
+        elif kind == "zoom":
+            rate = rng.choice([-1, 1]) * rng.uniform(0.003, 0.012)  # per frame
+            self.zoom = np.exp(rate * time)
+        shake -= shake.mean(axis=0)
+        self.shift = shake + pan
+        self.actor_shift = shake + (1 - follows) * pan
+
+    def world(self, t, x, y, *, actor: bool = False):
+        """Which points of the world, or the actor's, are seen at picture positions at moment t."""
+        (sx, sy), (mx, my) = (self.actor_shift if actor else self.shift)[t], self.middle
+        return mx + (x - mx - sx) / self.zoom[t], my + (y - my - sy) / self.zoom[t]
+
+    def picture(self, t, x, y, *, actor: bool = False):
+        """Where points of the world are seen at moment t: the opposite of :meth:`world`."""
+        (sx, sy), (mx, my) = (self.actor_shift if actor else self.shift)[t], self.middle
+        return mx + (x - mx) * self.zoom[t] + sx, my + (y - my) * self.zoom[t] + sy
 
 
 class Puppet:
@@ -102,239 +141,118 @@ class Puppet:
     def __init__(self, recipe: Recipe):
         self.recipe = recipe
         look = LOOKS[recipe.split]
-        # The split and the action go into the seed, so no two clips share textures or movements.
-        self._rng = rng = np.random.default_rng(
+        # Split and action go into the seed, so no two clips share scenery or movements.
+        rng = np.random.default_rng(
             [recipe.seed, ACTIONS.index(recipe.action), list(LOOKS).index(recipe.split)]
         )
-        draw = {name: rng.uniform(*getattr(look, name)) for name in Look.__dataclass_fields__}
-        self.noise = draw["noise"]
-        self.texture = _Texture(rng, draw["hue"], draw["grain_px"], draw["contrast"])
-
-        size, frames = recipe.size, recipe.frames
-        height = draw["height"] * size
-        start, mirror = rng.uniform(0, 1), rng.choice([-1.0, 1.0])
-        # One frame before the first, so that frame 0 too has a motion.
-        cycles = start + draw["cycles_per_second"] * np.arange(-1, frames) / FPS
-        pose = _pose(recipe.action, cycles, draw["swing"], rng)
-        centre = size * (0.5 + rng.uniform(-0.08, 0.08, size=2)) + [0, 0.04 * size]
-        shake = np.cumsum(rng.normal(0, draw["jitter_px"], (frames + 1, 2)), axis=0)
-        self.shake = shake - shake.mean(axis=0)  # (frames + 1, 2): camera, px
-        self.bones = _bones(pose, height, centre, mirror)
-        for bone in self.bones.values():
-            bone.start += self.shake
-        self.limb_textures = {name: self.texture.patch(TEXTURE_PX) for name in self.bones}
-        self.backdrop = self.texture.patch(size + 64)  # wide enough for any shake
+        height, frames = recipe.shape[0], recipe.frames
+        # One moment before the first frame, so that frame 0 too has a motion.
+        cycles = rng.uniform(0, 1) + rng.uniform(*look.cycles_per_second) * (
+            np.arange(-1, frames) / FPS
+        )
+        joints = actors.pose(recipe.action, cycles, rng.uniform(*look.swing), rng)
+        self.camera = Camera(rng, look, recipe)
+        tall, bulk = rng.uniform(*look.height) * height, rng.uniform(*look.bulk)
+        centre = self.camera.middle + height * rng.uniform(-0.08, 0.08, size=2) + [0, 0.02 * height]
+        self.limbs = actors.limbs(joints, tall, bulk, centre, rng.choice([-1.0, 1.0]))
+        self.ground = centre[1] + 0.49 * tall  # y of the soles of who stands, px
+        self.tall, self.noise = tall, rng.uniform(*look.noise)
+        steps = rng.normal(0, rng.uniform(*look.flicker), frames)
+        self.gain = 1 + steps + 0.3 * np.cumsum(steps)  # flickers, and drifts a little
+        self.scenery = scenes.SCENES[recipe.scenes](rng, recipe.split)
+        self.outfit = actors.Outfit.drawn(self.scenery, rng)
+        self.backdrop = self.scenery.backdrop(height)
+        self.corner = rng.uniform(0, np.array(self.backdrop.shape[1::-1]))
 
     def frames(self):
-        """Yield the clip's pictures: uint8, (size, size, 3), RGB."""
+        """Yield the clip's pictures: uint8, (H, W, 3), RGB."""
         # The same noise in all actions of one number, so that it cannot tell them apart.
         grain = np.random.default_rng([self.recipe.seed, 1])
-        for t in range(self.recipe.frames):
-            picture = self._paint(t)[0]
-            picture += grain.normal(0, self.noise, picture.shape).astype(np.float32)
+        for index in range(self.recipe.frames):
+            picture = self._paint(index + 1) * np.float32(self.gain[index])
+            picture += self.noise * grain.standard_normal(picture.shape, np.float32)
             yield np.clip(np.rint(picture), 0, 255).astype(np.uint8)
 
     def motion(self, index: int) -> np.ndarray:
-        """Exact motion into frame ``index``: float32 (2, size, size), dx and dy in px.
+        """Exact motion into frame ``index``: float32 (2, H, W), dx and dy in px.
 
         How far what is seen at a pixel has moved since the frame before (destination - source),
         for frame 0 since the moment before the clip begins.
         """
-        return self._paint(index, motion_only=True)[1]
+        height, width = self.recipe.shape
+        now, before = index + 1, index
+        y, x = np.mgrid[:height, :width].astype(np.float64)
+        was = self.camera.picture(before, *self.camera.world(now, x, y))
+        motion = np.stack([x - was[0], y - was[1]])
+        for name in self.limbs:
+            for box, (x, y), along, across, outside in self._seen(name, now):
+                solid = outside <= 0  # what covers at least half of a pixel
+                limb = self.limbs[name]
+                was = self.camera.picture(before, *limb.image(before, along, across), actor=True)
+                motion[0][box][solid] = (x - was[0])[solid]
+                motion[1][box][solid] = (y - was[1])[solid]
+        return motion.astype(np.float32)
 
-    def _paint(self, t: int, *, motion_only: bool = False):
-        size, now, before = self.recipe.size, t + 1, t
-        picture = None
-        if not motion_only:
-            picture = _sample(self.backdrop, *_grid(size, -self.shake[now] + 32))
-        motion = np.empty((2, size, size), np.float32)
-        motion[:] = (self.shake[now] - self.shake[before])[:, None, None]
-        for name, bone in self.bones.items():
-            box = bone.box(now, size)
-            if box is None:
-                continue
-            rows, cols = box
-            y, x = np.mgrid[rows, cols].astype(np.float32)
-            along, across = bone.local(now, x, y)
-            beyond = along - np.clip(along, 0, bone.length)
-            cover = np.clip(bone.half_width - np.hypot(beyond, across) + 0.5, 0, 1)
-            solid = cover >= 0.5
-            was_x, was_y = bone.image(before, along, across)
-            motion[0, rows, cols][solid] = (x - was_x)[solid]
-            motion[1, rows, cols][solid] = (y - was_y)[solid]
-            if picture is not None:
-                skin = _sample(self.limb_textures[name], along + 16, across + 32)
-                picture[rows, cols] += cover[..., None] * (skin - picture[rows, cols])
-        return picture, motion
+    def body(self, index: int) -> np.ndarray:
+        """Which pixels of frame ``index`` show the actor: bool (H, W)."""
+        body = np.zeros(self.recipe.shape, bool)
+        for name in self.limbs:
+            for box, _, _, _, outside in self._seen(name, index + 1):
+                body[box] |= outside <= 0
+        return body
 
+    def _seen(self, name: str, t: int):
+        """Yield the box of a limb, its pixels, their place on the limb, and px to the outline.
 
-class _Bone:
-    """A limb: a capsule that moves rigidly. ``start`` is (T, 2) px, ``angle`` (T,) radians."""
+        Nothing, if the limb is outside the picture.
+        """
+        limb, (height, width) = self.limbs[name], self.recipe.shape
+        low, high = (self.camera.picture(t, *corner, actor=True) for corner in limb.bounds(t))
+        left, top = np.maximum(np.floor(low).astype(int) - 1, 0)
+        right, bottom = np.minimum(np.ceil(high).astype(int) + 2, (width, height))
+        if left >= right or top >= bottom:
+            return
+        y, x = np.mgrid[top:bottom, left:right].astype(np.float64)
+        along, across = limb.local(t, *self.camera.world(t, x, y, actor=True))
+        outside, _ = limb.outside(along, across)
+        yield np.s_[top:bottom, left:right], (x, y), along, across, outside * self.camera.zoom[t]
 
-    def __init__(self, start, angle, length: float, half_width: float):
-        self.start, self.length, self.half_width = start, length, half_width
-        self.direction = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    def _paint(self, t: int) -> np.ndarray:
+        """The picture at moment ``t``, without flicker and noise: float32 (H, W, 3)."""
+        height, width = self.recipe.shape
+        y, x = np.mgrid[:height, :width].astype(np.float32)
+        world_x, world_y = self.camera.world(t, x, y)
+        at = (world_x + self.corner[0], world_y + self.corner[1])
+        picture = scenes.look_up(self.backdrop, *(a.astype(np.float32) for a in at))
+        if not self.scenery.plain:
+            picture *= self._shadow(t, x, y)[..., None]
+        for name, limb in self.limbs.items():
+            for box, _, along, across, outside in self._seen(name, t):
+                cover = np.clip(0.5 - outside, 0, 1).astype(np.float32)[..., None]
+                colour = self._colour(name, limb, along, across)
+                picture[box] += cover * (colour - picture[box])
+        return picture
 
-    def local(self, t, x, y):
-        (ox, oy), (c, s) = self.start[t], self.direction[t]
-        return (x - ox) * c + (y - oy) * s, (y - oy) * c - (x - ox) * s
+    def _shadow(self, t: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """How bright the ground is below the actor, 0 to 1: (H, W). It darkens; nothing moves."""
+        pelvis = self.limbs["torso"].start[t]
+        cx, cy = self.camera.picture(t, pelvis[0], self.ground, actor=True)
+        size = self.tall * self.camera.zoom[t]
+        far = np.square((x - cx) / (0.22 * size)) + np.square((y - cy) / (0.05 * size))
+        return (1 - 0.5 * np.exp(-far)).astype(np.float32)
 
-    def image(self, t, along, across):
-        (ox, oy), (c, s) = self.start[t], self.direction[t]
-        return ox + along * c - across * s, oy + along * s + across * c
-
-    def box(self, t, size):
-        ends = np.stack([self.start[t], self.start[t] + self.length * self.direction[t]])
-        low = np.maximum(np.floor(ends.min(0) - self.half_width - 1).astype(int), 0)
-        high = np.minimum(np.ceil(ends.max(0) + self.half_width + 2).astype(int), size)
-        if (low >= high).any():
-            return None
-        return slice(low[1], high[1]), slice(low[0], high[0])
-
-
-class _Texture:
-    """A family of coloured noise: patches of it differ, their statistics do not."""
-
-    def __init__(self, rng, hue: float, grain_px: float, contrast: float):
-        self.rng, self.grain_px, self.contrast = rng, grain_px, contrast
-        angle = 2 * np.pi * (hue + np.array([0, 1 / 3, 2 / 3]))
-        self.mean = 128 + 30 * np.cos(angle)
-        self.tint = np.cos(angle + 1)
-
-    def patch(self, side: int) -> np.ndarray:
-        """A patch that repeats seamlessly, float32 (side, side, 3)."""
-        frequency = np.hypot(
-            *np.meshgrid(np.fft.fftfreq(side), np.fft.rfftfreq(side), indexing="ij")
-        )
-        low_pass = np.exp(-((frequency * self.grain_px) ** 2) * np.pi)
-        low_pass[0, 0] = 0  # every patch has the same mean, so brightness gives no limb away
-
-        def noise():
-            spectrum = np.fft.rfft2(self.rng.normal(size=(side, side))) * low_pass
-            field = np.fft.irfft2(spectrum, s=(side, side))
-            return (field / field.std())[..., None]
-
-        patch = self.mean + self.contrast * (noise() + 0.5 * noise() * self.tint)
-        return np.clip(patch, 0, 255).astype(np.float32)
-
-
-def _grid(size, offset):
-    y, x = np.mgrid[:size, :size].astype(np.float32)
-    return x + np.float32(offset[0]), y + np.float32(offset[1])
-
-
-def _sample(patch, x, y):
-    """Bilinear look-up at float positions, repeating beyond the patch: (…,) -> (…, 3)."""
-    side = len(patch)
-    x0, y0 = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
-    fx, fy = (x - x0)[..., None].astype(np.float32), (y - y0)[..., None].astype(np.float32)
-    x0, y0 = x0 % side, y0 % side
-    x1, y1 = (x0 + 1) % side, (y0 + 1) % side
-    top = patch[y0, x0] * (1 - fx) + patch[y0, x1] * fx
-    bottom = patch[y1, x0] * (1 - fx) + patch[y1, x1] * fx
-    return top * (1 - fy) + bottom * fy
-
-
-def _pose(action: str, cycles: np.ndarray, swing: float, rng) -> dict[str, np.ndarray]:
-    """Joint angles in degrees over time.
-
-    Torso and upper limbs: 0 hangs straight down, positive lifts forward (towards +x); ``elbow`` and
-    ``knee`` bend relative to the limb above. ``x`` and ``y`` shift the pelvis and ``turn`` rotates
-    the whole body, as shares of the height and in degrees.
-    """
-    wave = np.sin(2 * np.pi * cycles)
-    pulse = 0.5 - 0.5 * np.cos(2 * np.pi * cycles)  # 0 at rest, 1 at the height of the action
-    zero = np.zeros_like(wave)
-    a = swing
-    rest = rng.uniform(-8, 8, size=8)
-    pose = {
-        "x": zero, "y": zero, "turn": zero, "torso": zero + rest[0] / 2,
-        "near arm": zero + rest[1], "near elbow": zero + 12 + rest[2],
-        "far arm": zero + rest[3], "far elbow": zero + 12 + rest[4],
-        "near leg": zero + 4 + rest[5] / 2, "near knee": zero - 4,
-        "far leg": zero - 4 + rest[6] / 2, "far knee": zero - 4,
-    }  # fmt: skip
-
-    def move(**changes):
-        for name, change in changes.items():
-            key = name.replace("_", " ")
-            pose[key] = pose[key] + change
-
-    match action:
-        case "bow":
-            move(torso=75 * a * pulse, near_arm=50 * pulse, far_arm=50 * pulse)
-        case "cartwheel":
-            move(turn=360 * (cycles - cycles.mean()), near_arm=165, far_arm=195)
-            move(near_leg=28, far_leg=-28, x=0.35 * (cycles - cycles.mean()))
-        case "clap":
-            beat = 35 * a * np.sin(4 * np.pi * cycles)
-            move(near_arm=65 + beat, far_arm=65 - beat, near_elbow=35, far_elbow=35)
-        case "jump":
-            # Squared, so that crouch and flight meet without a jerk.
-            crouch, flight = np.clip(-wave, 0, None) ** 2, np.clip(wave, 0, None) ** 2
-            move(y=-0.16 * a * flight + 0.1 * crouch, near_arm=110 * a * flight)
-            move(near_leg=45 * crouch, near_knee=-85 * crouch, far_arm=110 * a * flight)
-            move(far_leg=45 * crouch, far_knee=-85 * crouch)
-        case "kick":
-            move(
-                near_leg=95 * a * pulse**2,
-                near_knee=-50 * a * pulse * (1 - pulse),
-                torso=-12 * pulse,
-            )
-            move(near_arm=-20 * pulse, far_arm=25 * pulse)
-        case "punch":
-            move(near_arm=30 + 55 * a * pulse, near_elbow=105 * (1 - pulse))
-            move(far_arm=30 + 55 * a * (1 - pulse), far_elbow=105 * pulse)
-        case "run":
-            stride = 48 * a * wave
-            move(near_leg=12 + stride, near_knee=-45 + 40 * a * np.cos(2 * np.pi * cycles))
-            move(far_leg=12 - stride, far_knee=-45 - 40 * a * np.cos(2 * np.pi * cycles))
-            move(near_arm=-stride, near_elbow=75, far_arm=stride, far_elbow=75, torso=14)
-            move(y=0.03 * a * np.cos(4 * np.pi * cycles), x=0.45 * (cycles - cycles.mean()))
-        case "squat":
-            move(y=0.24 * a * pulse, near_leg=85 * a * pulse, near_knee=-125 * a * pulse)
-            move(far_leg=80 * a * pulse, far_knee=-120 * a * pulse, torso=18 * pulse)
-            move(near_arm=75 * a * pulse, far_arm=75 * a * pulse)
-        case "walk":
-            stride = 26 * a * wave
-            move(near_leg=stride, near_knee=-12 + 12 * a * np.cos(2 * np.pi * cycles))
-            move(far_leg=-stride, far_knee=-12 - 12 * a * np.cos(2 * np.pi * cycles))
-            move(near_arm=-0.9 * stride, far_arm=0.9 * stride, x=0.25 * (cycles - cycles.mean()))
-        case "wave":
-            move(near_arm=140, near_elbow=25 + 50 * a * np.sin(4 * np.pi * cycles))
-    return pose
-
-
-def _bones(pose, height: float, centre, mirror: float) -> dict[str, _Bone]:
-    """Joint angles -> limbs in the picture, back to front. Forward is +x, or -x if mirrored."""
-    turn = np.deg2rad(pose["turn"])
-
-    def direction(degrees):  # 0 points down, 90 forward
-        angle = np.deg2rad(degrees) + turn
-        return np.stack([mirror * np.sin(angle), np.cos(angle)], axis=1)
-
-    pelvis = centre + height * np.stack([mirror * pose["x"], pose["y"]], axis=1)
-    up = direction(180 - pose["torso"])
-    shoulder = pelvis + LIMBS["torso"][0] * 0.93 * height * up
-    neck = pelvis + (LIMBS["torso"][0] + 0.05) * height * up
-    chains = {"torso": (pelvis, up), "head": (neck, up)}
-    for side in ("far", "near"):
-        # Arms hang from the leaning torso, legs from the pelvis.
-        for root, limb, joint, upper, lower in (
-            (shoulder, "arm", "elbow", "upper arm", "forearm"),
-            (pelvis, "leg", "knee", "thigh", "shin"),
-        ):
-            angle = pose[f"{side} {limb}"] - (pose["torso"] * 0.5 if limb == "arm" else 0)
-            first = direction(angle)
-            second = direction(angle + pose[f"{side} {joint}"])
-            chains[f"{side} {upper}"] = (root, first)
-            chains[f"{side} {lower}"] = (
-                root + LIMBS[f"{side} {upper}"][0] * height * first,
-                second,
-            )
-    bones = {}
-    for name, (length, half_width) in LIMBS.items():
-        start, way = chains[name]
-        angle = np.arctan2(way[:, 1], way[:, 0])
-        bones[name] = _Bone(start.copy(), angle, length * height, half_width * height)
-    return bones
+    def _colour(self, name: str, limb: actors.Limb, along, across) -> np.ndarray:
+        """A limb's colours at places on it: float32 (h, w, 3)."""
+        first, second, change = self.outfit.parts(name)
+        # On the cloth a limb lies along y, so that stripes go round it or along it.
+        at = (across + scenes.CLOTH_PX / 2).astype(np.float32), along.astype(np.float32)
+        colour = scenes.look_up(first, *at)
+        if second is not first:
+            later = along > change * limb.length
+            colour[later] = scenes.look_up(second, *at)[later]
+        if self.scenery.plain:
+            return colour
+        _, width = limb.outside(along, across)
+        shade = 1 - SHADE * np.clip(np.square(across / width), 0, 1)
+        shade *= FAR if name.startswith("far") else 1
+        return colour * shade.astype(np.float32)[..., None]

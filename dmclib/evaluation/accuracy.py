@@ -66,14 +66,35 @@ def called_right(
     return right
 
 
-def accuracy_rows(right: Mapping[str, np.ndarray]) -> list[dict]:
-    """One row per method: ``variant``, ``accuracy`` with Wilson's ``low`` and ``high``, ``n``."""
+def accuracy_rows(right: Mapping[str, np.ndarray], cluster: np.ndarray | None = None) -> list[dict]:
+    """One row per method: ``variant``, ``accuracy`` with ``low`` and ``high``, ``n``.
+
+    With ``cluster``, the person, group or film of each video, int ``(videos,)``, also
+    ``clusters``, how many there are; the interval is :func:`share_interval`'s.
+    """
     rows = []
     for method, own in right.items():
-        low, high = wilson_interval(int(own.sum()), len(own))
+        low, high = share_interval(own, np.arange(len(own)) if cluster is None else cluster)
         row = {"variant": method, "accuracy": float(own.mean()), "low": low, "high": high}
-        rows.append(row | {"n": len(own)})
+        counted = {} if cluster is None else {"clusters": len(np.unique(cluster))}
+        rows.append(row | {"n": len(own)} | counted)
     return rows
+
+
+def share_interval(right: np.ndarray, cluster: np.ndarray) -> tuple[float, float]:
+    """95 % interval of an accuracy, 0 to 1, for videos of one training.
+
+    Args:
+        right: bool ``(videos,)``.
+        cluster: int ``(videos,)``; videos of one number depend on each other.
+
+    Returns:
+        Wilson's interval where each video is a cluster of its own, else that of
+        :func:`clustered_interval`.
+    """
+    if len(np.unique(cluster)) == len(right):
+        return wilson_interval(int(right.sum()), len(right))
+    return clustered_interval(right, cluster)
 
 
 def wilson_interval(correct: int, n: int) -> tuple[float, float]:
@@ -94,11 +115,14 @@ def clustered_interval(
     Frames of one clip share actor, view and action, so Wilson's interval over frames would be far
     too narrow. Here whole clips are drawn with replacement (a bootstrap, percentiles), and whole
     seeds too where there are several: the interval is about other clips and another training run.
-    With all frames right it has no width.
+    Clips of one person, group, sequence or film share as much, so give these in place of clips
+    where there are some. With ten of them or fewer a bootstrap's intervals are somewhat too narrow
+    (Cameron, Gelbach and Miller, 2008). With all frames right it has no width.
 
     Args:
         correct: bool or 0/1, shape ``(frames,)`` or ``(seeds, frames)``.
-        clip_index: int, shape ``(frames,)``, which clip a frame comes from; any numbers.
+        clip_index: int, shape ``(frames,)``, which clip, or person, group, sequence or film, a
+            frame comes from; any numbers.
         seed: of the resampling.
         resamples: how many.
 
@@ -108,21 +132,57 @@ def clustered_interval(
     Raises:
         ValueError: the shapes do not agree, or there are fewer than two clips.
     """
-    values = np.atleast_2d(np.asarray(correct, float))
+    correct = np.asarray(correct, float)
+    _, low, high = ratio_interval(
+        correct, np.ones(correct.shape[-1]), clip_index, seed=seed, resamples=resamples
+    )
+    return low, high
+
+
+def ratio_interval(
+    sums_a: np.ndarray,
+    sums_b: np.ndarray,
+    clip_index: np.ndarray,
+    *,
+    seed: int = 0,
+    resamples: int = 2000,
+) -> tuple[float, float, float]:
+    """A ratio of two sums over the same frames, with its 95 % interval: (ratio, low, high).
+
+    Two errors make a ratio of means: below 1, ``a`` is smaller. A sum over pixels and how many they
+    were make a mean over pixels. Both sums see the same resampled clips (and seeds, matched by
+    row), as in :func:`paired_difference`, so the interval is exactly 1 to 1 if they are equal.
+
+    Args:
+        sums_a, sums_b: float, ``(frames,)`` or ``(seeds, frames)``, not negative below the line;
+            what one of them has of a frame alone, it has for all seeds of the other.
+        clip_index, seed, resamples: as for :func:`clustered_interval`.
+
+    Raises:
+        ValueError: the shapes do not agree, there are fewer than two clips, or ``sums_b`` has none
+            but zeros. Resamples whose ``sums_b`` is zero are left out.
+    """
+    pair = (np.atleast_2d(np.asarray(sums, float)) for sums in (sums_a, sums_b))
+    a, b = np.broadcast_arrays(*pair)
     names, clip = np.unique(clip_index, return_inverse=True)
-    clips, seeds = len(names), len(values)
-    if values.shape[1] != len(clip):
-        raise ValueError(f"{values.shape[1]} frames, but {len(clip)} clip numbers")
+    clips, seeds = len(names), len(a)
+    if a.shape[1] != len(clip):
+        raise ValueError(f"{a.shape[1]} frames, but {len(clip)} clip numbers")
     if clips < 2:
         raise ValueError("An interval over clips needs at least two of them")
-    frames = np.bincount(clip)
-    sums = np.stack([np.bincount(clip, weights=row) for row in values])  # (seeds, clips)
+    if not b.sum() > 0:
+        raise ValueError("A ratio to nothing: the sums below the line are zero")
 
     takes, seed_takes = _draws(clips, seeds, resamples, seed)
-    means = np.einsum("rs,sc,rc->r", seed_takes, sums, takes, optimize=True)
-    means = means / (seeds * (takes @ frames))
-    low, high = np.quantile(means, [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
-    return float(low), float(high)
+
+    def resampled(values):
+        of_clips = np.stack([np.bincount(clip, weights=row) for row in values])  # (seeds, clips)
+        return np.einsum("rs,sc,rc->r", seed_takes, of_clips, takes, optimize=True)
+
+    above, below = resampled(a), resampled(b)
+    ratios = above[below > 0] / below[below > 0]
+    low, high = np.quantile(ratios, [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
+    return float(a.sum() / b.sum()), float(low), float(high)
 
 
 def paired_difference(

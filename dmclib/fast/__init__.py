@@ -2,6 +2,6 @@
 
 from dmclib.fast.select import TOLERANCE as TOLERANCE
 from dmclib.fast.select import CompiledGenerator as CompiledGenerator
-from dmclib.fast.select import generator as generator
+from dmclib.fast.select import form as form
 from dmclib.fast.stream import classify as classify
 from dmclib.fast.stream import read_ahead as read_ahead

@@ -1,21 +1,23 @@
-"""The generator as fast as the machine allows: same weights, same field, for inference.
+"""The networks as fast as the machine allows: same weights, same answers, for inference.
 
-PyTorch runs the six layers one after the other, each through memory. The compiled forms run them in
-one pass on chip: on the processor ``dense_generator.c`` (:mod:`dmclib.fast.cpu`), on a CUDA GPU
-``dense_generator.cu`` (:mod:`dmclib.fast.cuda`). They are compiled when they are first needed and
-checked against the network. Where they fail, the network itself is used, so results never depend on
-a compiler.
+PyTorch runs the generator's six layers one after the other, each through memory. The compiled forms
+run them in one pass on chip: on the processor ``dense_generator.c`` (:mod:`dmclib.fast.cpu`), on a
+CUDA GPU ``dense_generator.cu`` (:mod:`dmclib.fast.cuda`). They are compiled when they are first
+needed. Classifiers are fused on the processor (:mod:`dmclib.fast.fused`). All forms are checked
+against the network. Where they fail, the network itself is used, so results never depend on a
+compiler.
 """
 
 import copy
 import warnings
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dmclib.errors import DMCError
 from dmclib.fast import cpu, cuda
-from dmclib.models import DenseGenerator, GeneratorConfig
+from dmclib.fast.fused import FusedNetwork
+from dmclib.models import DenseGenerator, DMCNet, GeneratorConfig
 
 # Largest difference to the float32 network, on the motion's normalised scale.
 TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
@@ -111,13 +113,27 @@ def parts(network: DenseGenerator) -> dict:
     }
 
 
-def generator(network: DenseGenerator) -> CompiledGenerator | DenseGenerator:
-    """The fastest form of ``network`` here for inference; its weights must not change afterwards.
+def form(network: nn.Module) -> nn.Module | CompiledGenerator:
+    """The fastest form of a network here for inference; its weights must not change afterwards.
 
-    Returns the network itself if the compiled forms do not know its kind or device and, with a
-    warning, if they cannot be compiled or fail their check.
+    Args:
+        network: in evaluation mode: a :class:`DenseGenerator`, a classifier or another network of
+            one input, or a :class:`DMCNet`.
+
+    Returns:
+        Something called like the network; of a ``DMCNet``, one of such parts, whose cue comes by
+        ``forward`` and not by ``field``. The network itself stands for a classifier on a GPU, for
+        generators that the compiled forms do not know and, with a warning, for those that cannot
+        be compiled or fail their check.
     """
-    if not knows(network) or next(network.parameters()).device.type not in ("cpu", "cuda"):
+    if isinstance(network, DMCNet):
+        kind = {"stream": network.stream, "clip_frames": network.clip_frames}
+        generator = network.generator and form(network.generator)
+        return DMCNet(form(network.classifier), generator, **kind).eval()
+    device = next(network.parameters()).device.type
+    if not isinstance(network, DenseGenerator):
+        return FusedNetwork(network) if device == "cpu" else network
+    if not knows(network) or device not in ("cpu", "cuda"):
         return network
     try:
         return CompiledGenerator(network)

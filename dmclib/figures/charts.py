@@ -9,7 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.text import Annotation
 from matplotlib.ticker import LogFormatter, NullLocator
+from matplotlib.transforms import Bbox
 
 from dmclib.figures.pictures import BLACK, BLUE, CYCLE, ORANGE, PAGE_WIDTH, RED, SKY, subplots
 
@@ -49,6 +51,8 @@ def training_curves(log: pd.DataFrame, metrics: Sequence[str]) -> Figure:
     shown = {}
     for row, metric in zip(axes, metrics, strict=True):
         row[0].set_ylabel(metric)
+        if metric.endswith("accuracy"):
+            row[0].set_ylim(0, 1)  # a share: what looks like a leap is to be one
         for ax, (_, part) in zip(row, stages, strict=True):
             for variant, own in part.dropna(subset=[metric]).groupby("variant", sort=False):
                 for _, seed in own.groupby("seed"):
@@ -62,7 +66,7 @@ def training_curves(log: pd.DataFrame, metrics: Sequence[str]) -> Figure:
     for ax in axes.flat:
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.ticklabel_format(axis="y", useOffset=False)
-    fig.legend(handles=list(shown.values()), ncols=5, **BELOW)
+    fig.legend(handles=list(shown.values()), ncols=4, **BELOW)
     return fig
 
 
@@ -252,7 +256,7 @@ def error_by_region(rows: pd.DataFrame, *, title: str) -> Figure:
         title: what the errors were measured against.
     """
     regions, methods = list(rows["region"].unique()), list(rows["method"].unique())
-    fig, ((ax,),) = subplots(1, 1, (0.8 * PAGE_WIDTH, 0.42 * len(regions) + 1.2))
+    fig, ((ax,),) = subplots(1, 1, (0.8 * PAGE_WIDTH, 0.42 * len(regions) + 1.6))
     for step, (method, (colour, marker)) in enumerate(_looks(methods).items()):
         own = rows[rows["method"] == method]
         error = own["error_px"].to_numpy()
@@ -264,7 +268,41 @@ def error_by_region(rows: pd.DataFrame, *, title: str) -> Figure:
     ax.set_xlim(left=0)
     ax.set(title=title, xlabel="end-point error (px per frame), 95 % interval over clips")
     ax.grid(axis="x", color="0.9")
-    fig.legend(ncols=len(methods), **BELOW)
+    fig.legend(ncols=2 if max(map(len, methods)) > 12 else min(len(methods), 4), **BELOW)
+    return fig
+
+
+def trade_off(rows: Sequence[Mapping]) -> Figure:
+    """Draw accuracy against distance to flow, a labelled mark per variant: left and up is better.
+
+    Args:
+        rows: ``variant``; ``accuracy``, ``low``, ``high``, shares from 0 to 1; ``epe_px``,
+            ``epe_low``, ``epe_high``, px per frame, the ends None where there is no interval; and
+            ``kind``: "alpha" for a weight of reconstruction, "mark" for all else. A line joins the
+            alphas in the order of the rows.
+    """
+    fig, ((ax,),) = subplots(1, 1, (PAGE_WIDTH, 4.2))
+    table = pd.DataFrame(rows)
+    ends = {"epe_low": table["epe_px"], "epe_high": table["epe_px"]}
+    table = table.astype(dict.fromkeys(ends, float)).fillna(ends)
+    table[["accuracy", "low", "high"]] *= 100
+    sweep = table[table["kind"] == "alpha"]
+    ax.plot(sweep["epe_px"], sweep["accuracy"], color="0.4", lw=1.2)
+    looks = zip(CYCLE * 2, MARKERS * 2, strict=True)
+    labels = []
+    for row in table.itertuples():
+        colour, marker = ("0.4", "o") if row.kind == "alpha" else next(looks)
+        across = [[row.epe_px - row.epe_low], [row.epe_high - row.epe_px]]
+        up = [[row.accuracy - row.low], [row.high - row.accuracy]]
+        bars = {"xerr": across, "yerr": up, "elinewidth": 0.8, "capsize": 2}
+        ax.errorbar(row.epe_px, row.accuracy, fmt=marker, color=colour, ms=6, **bars)
+        labels.append(ax.annotate(row.variant, (row.epe_px, row.accuracy), color=colour, size=8))
+    ax.set(xlabel="distance to flow: end-point error (px per frame)", ylabel="accuracy (%)")
+    joined = "; the line joins the weights of reconstruction" if len(sweep) else ""
+    ax.set_title(f"95 % intervals{joined}")
+    ax.margins(0.1)
+    ax.grid(color="0.9")
+    _place_apart(fig, labels)
     return fig
 
 
@@ -308,6 +346,26 @@ def accuracy_speed(rows: pd.DataFrame, *, band: tuple[str, str]) -> Figure:
 def _looks(methods: Sequence[str]) -> dict[str, tuple[str, str]]:
     """A colour and a marker for each method."""
     return dict(zip(methods, zip(CYCLE, MARKERS, strict=True), strict=False))
+
+
+def _place_apart(fig: Figure, labels: Sequence[Annotation]) -> None:
+    """Put each label beside its mark where it overlaps fewest marks and labels placed before."""
+    fig.draw_without_rendering()  # the layout is known from here on
+    marks = [label.axes.transData.transform(label.xy) for label in labels]
+    taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in marks]
+    for label in labels:
+        choices = []
+        for far in (4, 14, 24):  # points above or below the mark
+            for x, align in ((6, "left"), (-6, "right")):
+                for y, side in ((far, "bottom"), (-far, "top")):
+                    label.set(anncoords="offset points", position=(x, y), ha=align, va=side)
+                    box = label.get_window_extent()
+                    inside = label.axes.bbox.containsx(box.x0) and label.axes.bbox.containsx(box.x1)
+                    cost = box.count_overlaps(taken) + 9 * (not inside)
+                    choices.append((cost, len(choices), (x, y), align, side, box))
+        *_, at, align, side, box = min(choices)
+        label.set(position=at, ha=align, va=side)
+        taken.append(box)
 
 
 def _name_lines(ax: Axes, names: Sequence[str]) -> None:

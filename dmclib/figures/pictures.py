@@ -2,19 +2,17 @@
 
 A notebook's cell ends with the figure, or with :func:`save`, which returns it; either shows it
 once. Panels that may be compared share one scale, and the scale is printed. Colours are Okabe and
-Ito's, which any colour vision can tell apart. The direction wheel of motion is the usual one, so
-figures that need it also print lengths.
+Ito's, which any colour vision can tell apart. Motion has the usual colour wheel, drawn beside it.
 """
 
+import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle, Rectangle
 
 from dmclib import files, flow, paths
 from dmclib.codec import CompressedFrame
@@ -24,17 +22,8 @@ BLUE, RED, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
 PINK, SKY, BLACK = "#CC79A7", "#56B4E9", "#000000"
 CYCLE = (BLUE, RED, GREEN, ORANGE, PINK, SKY, BLACK)
 PAGE_WIDTH = 7.0  # inches; with text of 8 points or more, readable in a column half as wide
+PANEL_INCHES = 1.45  # a panel is never narrower: blocks and limbs must be seen
 RESIDUAL_LEVELS = 64  # grey levels drawn as black or white: one scale for every residual
-
-
-@dataclass(frozen=True)
-class Mark:
-    """A square window of a picture, and the change of the mean error in it."""
-
-    x: int  # of its middle, px
-    y: int
-    radius: int  # half its side, px
-    change_px: float  # mean end-point error after - before; negative is better
 
 
 def use_house_style() -> None:
@@ -72,11 +61,12 @@ def motion_comparison(
 
     Args:
         frame: uint8, shape ``(H, W, 3)``, RGB.
-        fields: panel title -> float field ``(2, H, W)`` in pixels per frame, left to right.
+        fields: panel title -> float field ``(2, H, W)`` in pixels per frame, left to right; a
+            further picture, uint8 ``(H, W, 3)``, may stand among them.
         full_colour_px: displacement drawn at full saturation. It has no default: with a scale per
             panel, a weak motion vector and a strong flow would look alike.
     """
-    return _pictures(["frame", *fields], {"": [frame, *fields.values()]}, full_colour_px)
+    return panels(["decoded picture", *fields], {"": [frame, *fields.values()]}, full_colour_px)[0]
 
 
 def motion_arrows(frame: np.ndarray, motion: np.ndarray) -> Figure:
@@ -86,22 +76,30 @@ def motion_arrows(frame: np.ndarray, motion: np.ndarray) -> Figure:
     where it is, in the picture's own pixels. Blocks at rest have none.
     """
     height, width = motion.shape[1:]
+    fig, ((ax,),) = subplots(1, 1, (0.7 * PAGE_WIDTH, 0.7 * PAGE_WIDTH * height / width + 0.25))
+    dx, dy, blocks = draw_arrows(ax, frame, motion)
+    ax.set_title(
+        f"{len(dx)} of {blocks} blocks move; "
+        f"arrows in the picture's pixels, longest {np.hypot(dx, dy).max(initial=0):.3g} px"
+    )
+    return fig
+
+
+def draw_arrows(
+    ax: Axes, frame: np.ndarray, motion: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Draw what :func:`motion_arrows` shows; return the arrows' dx and dy and the blocks' count."""
+    height, width = motion.shape[1:]
     y, x = np.mgrid[8:height:16, 8:width:16]
     dx, dy = motion[:, y, x]
     moving = np.hypot(dx, dy) > 0
     x, y, dx, dy = x[moving], y[moving], dx[moving], dy[moving]
-
-    fig, ((ax,),) = subplots(1, 1, (0.7 * PAGE_WIDTH, 0.7 * PAGE_WIDTH * height / width + 0.25))
     # Half-way to white, so that arrows are seen in a dark frame.
     ax.imshow(frame // 2 + 128)
     in_pixels = {"angles": "xy", "scale_units": "xy", "scale": 1}
     ax.quiver(x - dx, y - dy, dx, dy, **in_pixels, color=RED, width=0.004)
     ax.set_axis_off()
-    ax.set_title(
-        f"{moving.sum()} of {moving.size} blocks move; "
-        f"arrows in the picture's pixels, longest {np.hypot(dx, dy).max(initial=0):.3g} px"
-    )
-    return fig
+    return dx, dy, moving.size
 
 
 def residual_picture(residual: np.ndarray) -> Figure:
@@ -131,7 +129,7 @@ def gop_strip(gop: Sequence[CompressedFrame], *, full_colour_px: float) -> Figur
         "motion": [None if frame.is_key else frame.motion for frame in gop],
         "residual": [None if frame.is_key else frame.residual for frame in gop],
     }
-    return _pictures(_positions(gop), rows, full_colour_px)
+    return panels(_positions(gop), rows, full_colour_px)[0]
 
 
 def accumulation(
@@ -154,71 +152,37 @@ def accumulation(
         "residual\nplain": [frame.residual for frame in plain],
         "residual\naccumulated": [frame.residual for frame in accumulated],
     }
-    return _pictures(_positions(plain), rows, full_colour_px)
+    unit = "px (plain: per frame, accumulated: since the I-frame)"
+    return panels(_positions(plain), rows, full_colour_px, unit=unit)[0]
 
 
-def cue_panels(
-    examples: Mapping[str, Mapping[str, np.ndarray]],
-    *,
-    full_colour_px: float,
-    marks: Mapping[str, Mapping[str, Sequence[Mark]]] | None = None,
+def error_maps(
+    frame: np.ndarray, fields: Mapping[str, np.ndarray], flow_field: np.ndarray, *, worst_px: float
 ) -> Figure:
-    """Draw the paper's Figure 5: a row per example, a column per kind of input.
+    """Draw where each of several motion fields is wrong, all on one scale: up to four per row.
 
     Args:
-        examples: row label -> column title -> array: uint8 ``(H, W, 3)`` is a picture, ``(2, H,
-            W)`` motion in pixels, ``(3, H, W)`` a residual. Every row has the first row's columns.
-        full_colour_px: displacement drawn at full saturation, in all of them.
-        marks: row label -> column title -> windows to mark, as :func:`error_changes` finds them: a
-            circle where the error fell, a dashed square where it rose. The change in px is printed
-            under the panel.
+        frame: uint8, shape ``(H, W, 3)``, RGB; the first panel.
+        fields: panel title -> float field ``(2, H, W)`` in pixels per frame.
+        flow_field: what they are compared with, of the same shape and unit.
+        worst_px: end-point error at which the scale ends.
     """
-    titles = list(next(iter(examples.values())))
-    rows = {label: [row[title] for title in titles] for label, row in examples.items()}
-    fig = _pictures(titles, rows, full_colour_px)
-    if not marks:
-        return fig
-    fig.set_figheight(fig.get_figheight() + 0.15 + 0.35 * len(examples))  # for the text below
-    panels = iter(fig.axes)
-    for label in examples:
-        for title in titles:
-            _draw_marks(next(panels), marks.get(label, {}).get(title, ()))
-    legend = "error against flow, mean of the window, px: circle fell most, dashed square rose most"
-    fig.supxlabel(f"{legend}\n{fig.get_supxlabel()}", fontsize=8)
+    columns = min(1 + len(fields), 4)
+    rows = -(-(1 + len(fields)) // columns)
+    height, width = frame.shape[:2]
+    inches = (PAGE_WIDTH, rows * (0.9 * PAGE_WIDTH / columns * height / width + 0.45))
+    fig, axes = subplots(rows, columns, inches)
+    for ax in axes.flat:
+        ax.set_axis_off()
+    axes.flat[0].imshow(frame)
+    axes.flat[0].set_title("decoded picture")
+    for ax, (title, field) in zip(axes.flat[1:], fields.items(), strict=False):
+        error = flow.endpoint_error(field, flow_field)
+        image = ax.imshow(error, cmap="viridis", vmin=0, vmax=worst_px)
+        ax.set_title(f"{title}\n{error.mean():.2f} px")
+    label = "end-point error (px per frame); above each panel its mean"
+    fig.colorbar(image, ax=axes, label=label, extend="max", pad=0.01)
     return fig
-
-
-def error_changes(
-    before: np.ndarray, after: np.ndarray, flow_field: np.ndarray, *, count: int, radius: int
-) -> list[Mark]:
-    """Find the windows in which a field came closest to flow, and those in which it moved away.
-
-    The measure is the end-point error against flow, averaged over a window inside the picture.
-    First come the ``count`` windows where it fell most from ``before`` to ``after``, the largest
-    fall first, then the ``count`` where it rose most. No two windows overlap. There are fewer if it
-    fell (or rose) in fewer, or if no room is left.
-
-    Args:
-        before, after: motion ``(2, H, W)``, px, such as the vectors and the cue made from them.
-        flow_field: what both are compared with, ``(2, H, W)``, px.
-        count: windows of each sort.
-        radius: half a window's side, px; less than half of the picture's.
-    """
-    change = flow.endpoint_error(after, flow_field) - flow.endpoint_error(before, flow_field)
-    side = 2 * radius + 1
-    windows = np.lib.stride_tricks.sliding_window_view(change, (side, side))
-    mean = windows.mean(axis=(2, 3))  # at [y, x]: the window whose middle is at y + r, x + r
-    free = np.ones(mean.shape, bool)
-    marks = []
-    for sign in (-1, 1):
-        for _ in range(count):
-            size = np.where(free, sign * mean, 0)
-            y, x = np.unravel_index(size.argmax(), mean.shape)
-            if size[y, x] <= 0:
-                break
-            marks.append(Mark(int(x) + radius, int(y) + radius, radius, float(mean[y, x])))
-            free[max(y - side + 1, 0) : y + side, max(x - side + 1, 0) : x + side] = False
-    return marks
 
 
 def subplots(rows: int, columns: int, inches: tuple[float, float], **shared):
@@ -231,33 +195,87 @@ def subplots(rows: int, columns: int, inches: tuple[float, float], **shared):
     return fig, axes
 
 
-def _pictures(
-    titles: Sequence[str], rows: Mapping[str, Sequence[np.ndarray | None]], full_colour_px: float
-) -> Figure:
-    """A grid of pictures on one printed scale, titles above; None leaves a panel empty."""
-    arrays = list(chain(*rows.values()))
-    first = next(array for array in arrays if array is not None)
+def panels(
+    titles: Sequence[str],
+    rows: Mapping[str, Sequence[np.ndarray | None]],
+    full_colour_px: float,
+    *,
+    notes: Sequence[str] = (),
+    below: float = 0,
+    unit: str = "px per frame",
+) -> tuple[Figure, np.ndarray]:
+    """Draw a grid of pictures with the scales of motion and residual below it.
+
+    Many columns make it wider than a page. Its letters grow along, so that they have 8 points once
+    the page has shrunk it.
+
+    Args:
+        titles: of the columns.
+        rows: label -> one array per column, as :func:`to_rgb` takes them; None leaves a panel
+            empty. Where one is motion, a colour wheel says what its colours mean.
+        full_colour_px: displacement drawn at full saturation: one scale for all panels.
+        notes: sentences below the scales.
+        below: room for text under each panel, inches.
+        unit: of the motion, as the scale names it.
+
+    Returns:
+        The figure, and its panels, an object array ``(rows, columns)``.
+    """
+    arrays = [array for array in chain(*rows.values()) if array is not None]
+    first = arrays[0]
     height, width = first.shape[:2] if first.dtype == np.uint8 else first.shape[1:]
-    inches = PAGE_WIDTH / max(len(titles), 3)
-    size = (inches * len(titles), inches * height / width * len(rows) + 0.5)
-    fig, axes = subplots(len(rows), len(titles), size)
-    for ax, array in zip(axes.flat, arrays, strict=True):
-        ax.set(xticks=[], yticks=[])
-        ax.spines[:].set_visible(False)
-        if array is not None:
-            ax.imshow(to_rgb(array, full_colour_px=full_colour_px))
+    inches = max(PAGE_WIDTH, PANEL_INCHES * len(titles) + 0.5)  # and the rows' labels
+    points = 8 * inches / PAGE_WIDTH
+    side = inches / max(len(titles), 3)
+    inches = side * len(titles)
+
+    planes = [len(array) for array in arrays if array.dtype != np.uint8]
+    scales = {2: f"motion: hue = direction, full colour = {full_colour_px:g} {unit} or more"}
+    scales[3] = f"residual: grey = 0, black to white = ±{RESIDUAL_LEVELS} grey levels"
+    wheel_side = 0.8 if 2 in planes else 0  # inches
+    # A letter is about half as wide as its size.
+    letters = int((inches - 1.6 * wheel_side) * 72 / (0.53 * points))
+    texts = [scales[count] for count in dict.fromkeys(planes)] + list(notes)
+    text = "\n".join(textwrap.fill(line, letters) for line in texts)
+
+    foot_height = max(wheel_side + 0.1, (text.count("\n") + 1) * 1.3 * points / 72 + 0.15)
+    lines = max(title.count("\n") for title in titles) + 1
+    grid_height = len(rows) * (side * height / width + below) + lines * 1.3 * points / 72 + 0.1
+    fig = plt.figure(figsize=(inches, grid_height + foot_height), layout="constrained")
+    grid, foot = fig.subfigures(2, 1, height_ratios=(grid_height, foot_height))
+    axes = grid.subplots(len(rows), len(titles), squeeze=False)
+    for row, (label, row_arrays) in zip(axes, rows.items(), strict=True):
+        row[0].set_ylabel(label, fontsize=points)
+        for ax, array in zip(row, row_arrays, strict=True):
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(False)
+            if array is not None:
+                ax.imshow(to_rgb(array, full_colour_px=full_colour_px))
     for ax, title in zip(axes[0], titles, strict=True):
-        ax.set_title(title)
-    for ax, label in zip(axes[:, 0], rows, strict=True):
-        ax.set_ylabel(label)
-    scales = {  # by number of planes
-        2: f"motion: full colour = {full_colour_px:g} px per frame, "
-        "right red, down green, left cyan, up violet",
-        3: f"residual: grey = 0, black to white = ±{RESIDUAL_LEVELS} grey levels",
-    }
-    drawn = (len(a) for a in arrays if a is not None and a.dtype != np.uint8)
-    fig.supxlabel("\n".join(scales[planes] for planes in dict.fromkeys(drawn)), fontsize=8)
-    return fig
+        ax.set_title(title, fontsize=points)
+    if wheel_side:
+        size = wheel_side / inches, wheel_side / foot_height
+        draw_wheel(foot.add_axes((0.1 / inches, 1 - size[1], *size)), full_colour_px, points)
+    at = (1.6 * wheel_side + 0.05) / inches
+    foot.text(at, 1, text, va="top", fontsize=points, linespacing=1.3)
+    plt.close(fig)  # as in subplots
+    return fig, axes
+
+
+def draw_wheel(ax: Axes, full_colour_px: float, points: float) -> None:
+    """Draw the colours of all directions and lengths; an arrow of full colour with its length."""
+    steps = np.linspace(-1, 1, 121) * full_colour_px
+    field = np.stack(np.meshgrid(steps, steps))
+    field[:, np.hypot(*field) > full_colour_px] = 0
+    reach = (-full_colour_px, full_colour_px)
+    # Rows from the top: positive dy, which is down, is drawn below.
+    ax.imshow(to_rgb(field, full_colour_px=full_colour_px), extent=(*reach, *reach[::-1]))
+    ax.annotate("", (full_colour_px, 0), (0, 0), arrowprops={"arrowstyle": "->", "shrinkB": 0})
+    ax.annotate(
+        f"{full_colour_px:g} px", (full_colour_px, 0), (3, 0), textcoords="offset points",
+        va="center", size=points, annotation_clip=False,
+    )  # fmt: skip
+    ax.set_axis_off()
 
 
 def title_strip(titles: Sequence[str], note: str, *, width: int, height: int) -> np.ndarray:
@@ -277,24 +295,6 @@ def title_strip(titles: Sequence[str], note: str, *, width: int, height: int) ->
     drawn = np.asarray(fig.canvas.buffer_rgba())[..., :3].copy()
     plt.close(fig)
     return drawn
-
-
-def _draw_marks(ax: Axes, marks: Sequence[Mark]) -> None:
-    """A circle where the error fell, a dashed square where it rose; under the panel, how much."""
-    look, fell, rose = {"fill": False, "lw": 1.3, "ec": BLACK}, [], []
-    for mark in marks:
-        if mark.change_px < 0:
-            ax.add_patch(Circle((mark.x, mark.y), mark.radius, **look))
-            fell.append(-mark.change_px)
-        else:
-            corner, side = (mark.x - mark.radius, mark.y - mark.radius), 2 * mark.radius
-            ax.add_patch(Rectangle(corner, side, side, ls=(0, (2, 1)), **look))
-            rose.append(mark.change_px)
-    lines = []
-    for word, changes in (("fell", fell), ("rose", rose)):
-        if changes:
-            lines.append(f"{word} {', '.join(f'{change:.2f}' for change in changes)}")
-    ax.set_xlabel("\n".join(lines), fontsize=8)
 
 
 def to_rgb(array: np.ndarray, *, full_colour_px: float) -> np.ndarray:

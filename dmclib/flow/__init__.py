@@ -14,3 +14,5 @@ from dmclib.flow.methods import METHODS as METHODS
 from dmclib.flow.methods import Method as Method
 from dmclib.flow.methods import estimate as estimate
 from dmclib.flow.methods import estimate_clip as estimate_clip
+from dmclib.flow.regions import REGIONS as REGIONS
+from dmclib.flow.regions import regions as regions

@@ -85,7 +85,7 @@ _Compute = Callable[[np.ndarray, np.ndarray], Iterable[np.ndarray]]
 
 def _opencv(method: str) -> _Compute:
     try:
-        import cv2  # an optional extra, so that the rest of the package works without it
+        import cv2
 
         tvl1 = cv2.optflow.DualTVL1OpticalFlow_create
     except (ImportError, AttributeError) as error:
@@ -115,20 +115,28 @@ def _opencv(method: str) -> _Compute:
 
 
 def _torch(method: str, device: str, weights: str | Path | None) -> _Compute:
-    # Not above: torch takes seconds to import, and OpenCV's methods do without it.
+    # Not above: torch takes seconds to import, RAFT's torchvision some more.
     import torch
 
-    from dmclib.flow import raft, tvl1
+    if method != "tvl1-torch":
+        from dmclib.flow import raft
 
-    model = None if method == "tvl1-torch" else raft.load(method, path=weights, device=device)
+        model = raft.load(method, path=weights, device=device)
+        return lambda *frames: raft.estimate(model, *_on(device, frames)).cpu().numpy()
+
+    from dmclib.flow import tvl1
+
     # ITU-R BT.601, rounded to whole levels, as OpenCV makes grey.
     shares = torch.tensor([0.299, 0.587, 0.114], device=device)
 
     def compute(*frames):
-        previous, current = (torch.from_numpy(stack).to(device) for stack in frames)
-        if model is not None:
-            return raft.estimate(model, previous, current).cpu().numpy()
-        grey = ((stack * shares).sum(-1).round() for stack in (previous, current))
+        grey = ((stack * shares).sum(-1).round() for stack in _on(device, frames))
         return tvl1.estimate(*grey).cpu().numpy()
 
     return compute
+
+
+def _on(device: str, frames: Iterable[np.ndarray]) -> Iterator:
+    import torch
+
+    return (torch.from_numpy(stack).to(device) for stack in frames)

@@ -9,22 +9,21 @@ own, but FFmpeg only logs it when they fail.
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
-from itertools import chain
 from pathlib import Path
 
 import av
 import numpy as np
 
-from dmclib import files
 from dmclib.codec import container
-from dmclib.errors import OutputError, VideoError
+from dmclib.codec.write import EXACT, write_frames
+from dmclib.errors import VideoError
 from dmclib.flow.fields import dequantize, quantize
 
 SUFFIX = ".avi"
 ERROR_PX = 0.157  # one step of flow.quantize is 20 / 127.5 px; rounded up
 
 _SIDES = range(4, 8193)  # pixels: the CRC-32 needs 4 columns; FFmpeg takes pictures up to 2^28
-_RATE = 25  # a video must have one; nothing here follows from it
+_RATE = Fraction(25)  # a video must have one; nothing here follows from it
 # Coder 0 is Rice codes: a fifth larger than the range coder's, and read in less than half the time.
 # Level 1 has no slices, each with a checksum of FFV1's own, and is read in nine tenths of it.
 _FFV1 = {"level": "1", "coder": "0", "context": "0", "g": "1", "flags": "+bitexact"}
@@ -46,27 +45,9 @@ def write(path: str | Path, fields: Iterable[np.ndarray]) -> int:
             infinity.
         OutputError: the file cannot be written, as on a full disk.
     """
-    path, pictures = Path(path), _pictures(Path(path), fields)
-    first = next(pictures, None)
-    if first is None:
-        raise VideoError(f"{path}: there is no flow to store. A clip needs two frames or more.")
-    exact = {"fflags": "+bitexact"}  # no version of FFmpeg in the file
-    try:
-        with (
-            files.whole(path) as partial,
-            av.open(container.url(partial), "w", format="avi", options=exact) as out,
-        ):
-            stream = out.add_stream("ffv1", rate=_RATE, options=_FFV1)
-            stream.width, stream.height, stream.pix_fmt = first.width, first.height, "gray"
-            stream.codec_context.thread_count = 1
-            for picture in chain([first], pictures):
-                out.mux(stream.encode(picture))
-            out.mux(stream.encode(None))
-    except (av.FFmpegError, OSError) as error:
-        raise OutputError(
-            f"{path}: cannot be written ({error.strerror}). Make room, or give another folder."
-        ) from error
-    return picture.pts + 1
+    path = Path(path)
+    form = {"rate": _RATE, "muxer": EXACT, "container": "avi", "pix_fmt": "gray"}
+    return write_frames(_pictures(path, fields), path, "ffv1", _FFV1, **form)
 
 
 def read(path: str | Path, frame_indices: Sequence[int]) -> np.ndarray:
@@ -81,7 +62,7 @@ def read(path: str | Path, frame_indices: Sequence[int]) -> np.ndarray:
     path = Path(path)
     if not path.is_file():
         raise VideoError(f"{path}: no such file. Check the path, or prepare the clip again.")
-    av.logging.set_level(None)  # as codec.container, which says why
+    container.silence()
     try:
         only = {"protocol_whitelist": "file"}
         with av.open(container.url(path), format="avi", options=only) as file:
@@ -114,9 +95,9 @@ def _pictures(path: Path, fields: Iterable[np.ndarray]) -> Iterator[av.VideoFram
         rows = np.zeros((2 * size[1] + 1, size[2]), np.uint8)
         rows[:-1] = quantize(field).reshape(-1, size[2])
         rows[-1, :4] = _check(rows, n)
-        picture = av.VideoFrame.from_ndarray(rows, format="gray")
-        picture.pts, picture.time_base = n - 1, Fraction(1, _RATE)
-        yield picture
+        yield av.VideoFrame.from_ndarray(rows, format="gray")
+    if size is None:
+        raise VideoError(f"{path}: there is no flow to store. A clip needs two frames or more.")
 
 
 def _problem(field: np.ndarray, size: tuple[int, ...]) -> str | None:

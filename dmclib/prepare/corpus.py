@@ -15,7 +15,7 @@ from dmclib import cluster, files
 from dmclib import flow as optical_flow
 from dmclib.cluster import Workers
 from dmclib.data import lists, manifest
-from dmclib.data.corpora import Corpus, Video
+from dmclib.data.corpus import Corpus, Video
 from dmclib.errors import DatasetError, DMCError, OutputError
 from dmclib.prepare import video
 from dmclib.prepare.video import Task

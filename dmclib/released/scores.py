@@ -150,7 +150,7 @@ def load(word: str, folder: str | Path) -> ReleasedSplits:
         streams={name: np.concatenate(scores) for name, scores in streams.items()},
         labels=labels,
         split=np.repeat(SPLITS, [len(part) for part in parts]),
-        source=np.unique([_source(video) for video in videos], return_inverse=True)[1],
+        source=np.unique([film(video) for video in videos], return_inverse=True)[1],
         videos=len(set(videos)),
         classes=tuple(classes.values()),
         respelled=respelled,
@@ -164,6 +164,6 @@ def _plain(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9/.]", "_", name)
 
 
-def _source(name: str) -> str:
+def film(name: str) -> str:
     """The film that a clip was cut from: its name without the clip's number and description."""
     return re.sub(r"(_c\d+|_[a-z]_[cn]m_np\d+_[a-z]+_[a-z]+_\d+)\.avi$", "", name)

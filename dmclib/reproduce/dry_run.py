@@ -74,7 +74,8 @@ def kind(config: TrainConfig) -> str:
     """What a step of a training costs by, size and batch aside; names a row of the measurement.
 
     L_mse costs nothing that one could see beside the rest, so ``cls`` and ``cls + MSE`` are one
-    kind. A generator of another shape than the paper's is a kind of its own.
+    kind. L_mse alone needs no classifier, and a generator of another shape than the paper's is a
+    kind of its own.
     """
     words = [config.stream]
     if config.network != "resnet18":
@@ -83,6 +84,8 @@ def kind(config: TrainConfig) -> str:
         words.append(f"generator {config.generator}")
     if config.weights.adversarial:
         words.append("adversarial")
+    if not config.weights.classification:
+        words.append("without classifier")
     return ", ".join(words)
 
 

@@ -1,9 +1,10 @@
 """What a profile may say, checked before anything runs.
 
-The parameters cell of each notebook holds its defaults, which together are the profile ``smoke``. A
-file in ``notebooks/profiles`` overrides them, as CONTRIBUTING.md shows; a parameter without a value
-must come from the command line. A misspelled word must not cost a night of the wrong training, so
-an unknown name or a value of another type is an error here.
+The parameters cells of the notebooks hold the defaults, which are the profile ``laptop``. A file in
+``notebooks/profiles`` overrides them in every notebook that has such a parameter. It is flat, so
+that ``papermill -f`` reads it too. A parameter without a value must come from the command line. A
+misspelled word must not cost a night of the wrong training, so an unknown name or a value of
+another type is an error here.
 """
 
 import ast
@@ -23,6 +24,7 @@ import yaml
 
 from dmclib import paths
 from dmclib.data import corpora, folder_digest, manifest
+from dmclib.data.corpus import Counts
 from dmclib.errors import DMCError, ProfileError
 from dmclib.files import PACKAGE
 
@@ -76,7 +78,7 @@ def plan(
     One official split has results of its own: those of split 2 are ``ucf101-split2``.
 
     Args:
-        profile: ``"smoke"`` (the notebooks' own defaults) or a file of ``notebooks/profiles``.
+        profile: stem of a file of ``notebooks/profiles``.
         only: numbers or stems of the notebooks to run; empty for all that the profile runs.
         settings: ``"parameter=value"`` for every notebook that has it, or
             ``"06.parameter=value"`` for one; values are YAML and go before the profile's.
@@ -100,17 +102,17 @@ def plan(
         if not Path(data).is_dir():
             raise DMCError(f"{data} is not a folder: --data needs the folder of the real videos.")
         from_line.setdefault("", {})["data_folder"] = str(Path(data))
-    for given in (*from_profile.values(), *from_line.values()):
+    for given in (from_profile, *from_line.values()):
         _resolve_paths(given)
 
     running = {path: known for path, known in known_in.items() if wanted is None or path in wanted}
-    _check(from_profile, running, place=f"{paths.PROFILES / profile}.yaml")
+    _check({"": from_profile}, running, place=f"{paths.PROFILES / profile}.yaml")
     chosen = [_find(word, running, place="--only") for word in only]
     running = {path: known for path, known in running.items() if not only or path in chosen}
     _check(from_line, running, place="the command line")
     _add_numbers(from_line, running, "--seeds", seeds, "seeds", "seed")
     _add_numbers(from_line, running, "--splits", splits, "splits", "split_number")
-    every = from_profile.get("", {}) | from_line.get("", {})
+    every = from_profile | from_line.get("", {})
     at_hand = not (dry and published(every))
     _check_given(profile, from_profile, from_line, running, at_hand=at_hand)
     known = _splits(profile, every) if splits else ()
@@ -125,11 +127,10 @@ def plan(
     steps = []
     for path, known in running.items():
         parameters = {"profile": named} if "profile" in known else {}
-        for given in (from_profile, from_line):
-            for scope in ("", path.stem[:2]):
-                for key, value in given.get(scope, {}).items():
-                    if key in known and value is not None:
-                        parameters[key] = _fit(value, known[key], f"{path.stem}.{key}")
+        for given in (from_profile, from_line.get("", {}), from_line.get(path.stem[:2], {})):
+            for key, value in given.items():
+                if key in known and value is not None:
+                    parameters[key] = _fit(value, known[key], f"{path.stem}.{key}")
         content = _videos(parameters)
         steps.append(Step(path, parameters, _fingerprint(path, parameters, library + content)))
     return steps
@@ -151,7 +152,7 @@ def numbers(text: str, option: str) -> list[int]:
     return found
 
 
-def published(parameters: dict) -> corpora.Counts:
+def published(parameters: dict) -> Counts:
     """Published counts of the data set that parameters name, by split: to train on and to test."""
     return getattr(corpora.ADAPTERS.get(parameters.get("corpus")), "SPLITS", {})
 
@@ -177,16 +178,13 @@ def _code_cells(notebook: Path) -> list:
     return [c for c in nbformat.read(notebook, as_version=4).cells if c.cell_type == "code"]
 
 
-def _read_profile(profile: str, known_in: Known) -> tuple[Settings, list[Path] | None]:
-    """The settings in a profile's file, and the notebooks it runs (None: all of them)."""
-    if profile == "smoke":
-        return {}, None
+def _read_profile(profile: str, known_in: Known) -> tuple[dict, list[Path] | None]:
+    """The parameters in a profile's file, and the notebooks it runs (None: all of them)."""
     known = {path.stem: path for path in paths.PROFILES.glob("*.yaml")}
     if profile not in known or not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", profile):
-        there = ["smoke", *known]
         raise ProfileError(
-            f"there is no profile {profile!r}{_close(profile, there)}; "
-            f"there are {', '.join(sorted(there))}."
+            f"there is no profile {profile!r}{_close(profile, list(known))}; "
+            f"there are {', '.join(sorted(known))}."
         )
     source = known[profile]
     if source.stat().st_size > MAX_PROFILE_BYTES:
@@ -197,19 +195,18 @@ def _read_profile(profile: str, known_in: Known) -> tuple[Settings, list[Path] |
         raise ProfileError(f"{source} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise ProfileError(f"{source} holds no 'parameter: value' lines.")
+    if content.pop("profile", None) != profile:
+        raise ProfileError(
+            f"{source}: write profile: {profile}; else papermill, which does not know the file's "
+            "name, writes over the results of laptop."
+        )
 
     wanted = content.pop("notebooks", None)
     if wanted is not None:
         if not isinstance(wanted, list):
             raise ProfileError(f'{source}, notebooks: write a list such as ["00", "06"].')
         wanted = [_find(word, known_in, place=f"{source}, notebooks") for word in wanted]
-    settings: Settings = {}
-    for key, value in content.items():
-        if isinstance(value, dict):
-            settings[_find(key, known_in, place=str(source)).stem[:2]] = value
-        else:
-            settings.setdefault("", {})[key] = value
-    return settings, wanted
+    return content, wanted
 
 
 def _read_settings(lines: Sequence[str], known_in: Known) -> Settings:
@@ -293,7 +290,7 @@ def _check(settings: Settings, notebooks: Known, *, place: str) -> None:
 
 
 def _check_given(
-    profile: str, from_profile: Settings, from_line: Settings, running: Known, *, at_hand: bool
+    profile: str, from_profile: dict, from_line: Settings, running: Known, *, at_hand: bool
 ) -> None:
     """Hold a profile to its own data, since its results and figures are kept under its name.
 
@@ -301,7 +298,7 @@ def _check_given(
     """
     given = from_line.get("", {})
     asked = {name for known in running.values() for name in known}
-    needed = [k for k, value in from_profile.get("", {}).items() if value is None and k in asked]
+    needed = [k for k, value in from_profile.items() if value is None and k in asked]
     for key in needed:
         if given.get(key) is None and (at_hand or key not in PLACES):
             how = PLACES.get(key, f"--set {key}=...")

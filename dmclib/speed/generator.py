@@ -51,7 +51,7 @@ def rows(*, repeats: int = 15) -> list[dict]:
 
     The paper's own is ``eager``: PyTorch, all maps stacked before every layer
     (``DenseGenerator.forward``). ``summed`` is ``models.summed``, ``torch.compile`` what PyTorch's
-    compiler makes of the paper's, ``fast`` what ``fast.generator`` chooses. On a GPU also
+    compiler makes of the paper's, ``fast`` what ``fast.form`` chooses. On a GPU also
     ``fast, CUDA graph``, which launches it without Python, and ``fast, bfloat16``. PyTorch runs at
     its defaults: on a GPU its float32 convolutions are TF32.
 
@@ -74,7 +74,7 @@ def rows_on(
     floor = generator_floor(limits(device), size=size)["floor_ms"]
     network = models.DenseGenerator().eval().to(device)
     forms = {"summed": lambda *inputs: models.summed(network, *inputs)[0]}
-    forms |= {"torch.compile": compiled(network), "fast": fast.generator(network)}
+    forms |= {"torch.compile": compiled(network), "fast": fast.form(network)}
     found = []
     for batch in batches:
         inputs = [torch.randn(batch, n, size, size, device=device) for n in (2, 3)]
@@ -82,7 +82,7 @@ def rows_on(
         calls |= {name: forward(form, *inputs) for name, form in forms.items()}
         if device == "cuda":
             calls["fast, CUDA graph"] = _in_graph(calls["fast"])
-            half = fast.generator(copy.deepcopy(network).bfloat16())
+            half = fast.form(copy.deepcopy(network).bfloat16())
             calls["fast, bfloat16"] = forward(half, *(x.bfloat16() for x in inputs))
         setting = {"task": "cue", "device": device, "size": size, "batch": batch}
         try:

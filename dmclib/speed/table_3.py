@@ -1,10 +1,11 @@
 """Rows of ``dmc bench table3``: Table 3 of the paper (4.4), every competitor in the same run.
 
-None of the paper's own figures is in it. Weights are random; they do not change a time. All runs in
-float32 as PyTorch does by default; the generator in the form that :mod:`dmclib.fast` chooses.
+None of the paper's own figures is in it. Weights are random; they do not change a time. All
+networks of one input, and the generator, run in the form that :mod:`dmclib.fast` chooses, and in
+the same run as PyTorch has them by default ("eager"); RAFT has two inputs, and only that form.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -27,14 +28,16 @@ GOP = 12  # frames: an I-frame and eleven P-frames
 PWC = models.GeneratorConfig(widths=(128, 128, 96, 64, 32))  # Table 1's large generator
 
 
-def networks(size: int, batch: int, device: str) -> dict[str, Call]:
+def networks(
+    size: int, batch: int, device: str, form: Callable[[nn.Module], nn.Module] = fast.form
+) -> dict[str, Call]:
     """Forward passes of the networks of Table 3 (a), by name, each over a batch of its input."""
 
     def planes(channels: int) -> Tensor:
         return torch.randn(batch, channels, size, size, device=device)
 
     def timed(network: nn.Module, channels: int) -> Call:
-        return forward(network.eval().to(device), planes(channels))
+        return forward(form(network.eval().to(device)), planes(channels))
 
     # Two-stream networks see ten planes: the flow of five frames (Simonyan and Zisserman, 2014).
     ten = {"out_channels": 64, "kernel_size": 7, "stride": 2, "padding": 3, "bias": False}
@@ -43,8 +46,8 @@ def networks(size: int, batch: int, device: str) -> dict[str, Call]:
     by_flow.conv1.conv = nn.Conv2d(10, **ten)
     deep, deep_flow = (torchvision.models.resnet152(weights=None) for _ in "ab")
     deep_flow.conv1 = nn.Conv2d(10, **ten)
-    generator = fast.generator(models.DenseGenerator().eval().to(device))
-    dmc = models.DMCNet(models.motion_resnet18(400).to(device), generator, stream="cue").eval()
+    dmc = models.DMCNet(models.motion_resnet18(400), models.DenseGenerator(), stream="cue")
+    dmc = form(dmc.eval().to(device))
     vectors, residual = planes(2), planes(3)
     return {
         "GoogLeNet RGB": timed(by_rgb, 3),
@@ -54,7 +57,7 @@ def networks(size: int, batch: int, device: str) -> dict[str, Call]:
         "ResNet-18 vectors": timed(models.motion_resnet18(400), 2),
         "ResNet-18 residual": timed(models.motion_resnet18(400, channels=3), 3),
         "ResNet-18 flow": timed(models.motion_resnet18(400), 2),
-        "generator": forward(generator, vectors, residual),
+        "generator": forward(dmc.generator, vectors, residual),
         "ResNet-18 cue": forward(dmc.classifier, vectors),
         "generator + ResNet-18": forward(dmc, vectors, residual),
     }
@@ -117,21 +120,23 @@ def table_3a(
         device: of the networks.
 
     Returns:
-        One row per method and batch: ``preprocess_ms``, ``networks_ms`` (one after another),
-        ``at_once_ms`` (a frame's networks at the same time), ``total_ms`` and ``fps`` (with
-        ``networks_ms``), ``total_at_once_ms`` and ``fps_at_once``. Quartiles of a sum are sums of
-        quartiles. Then one row (``table`` "parts") per part of a frame's time, one network after
-        another.
+        One row per method and batch: ``preprocess_ms``, ``networks_ms`` (one after another; eager,
+        ``eager_networks_ms``), ``at_once_ms`` (a frame's networks at the same time), ``total_ms``
+        and ``fps`` (with ``networks_ms``), ``total_at_once_ms`` and ``fps_at_once``. Quartiles of a
+        sum are sums of quartiles. Then one row (``table`` "parts") per part of a frame's time, one
+        network after another.
     """
     device, rows = device or choose_device(), []
     groups = {tuple(n) for _, uses in METHODS.values() for n in uses.values() if len(n) > 1}
     for batch in batches:
         calls, together = networks(size, batch, device), {}
+        eager = networks(size, batch, device, form=lambda network: network)
+        eager = {f"{name}, eager": call for name, call in eager.items()}
         with ExitStack() as stack:
             for names in groups:
                 call = at_once([calls[name] for name in names], device)
                 together[names] = stack.enter_context(call)
-            times = measure(calls | together, repeats=repeats, warmup=1)
+            times = measure(calls | eager | together, repeats=repeats, warmup=1)
         for method in METHODS:
             setting = {"method": method, "device": device, "size": size, "batch": batch}
             rows += _method_rows(setting, times, prepared, repeats)
@@ -142,14 +147,16 @@ def _method_rows(setting: dict, times: Mapping, prepared: Mapping, repeats: int)
     (preparations, uses), batch = METHODS[setting["method"]], setting["batch"]
     share = {"every": 1 / batch, "I": 1 / GOP / batch, "P": (GOP - 1) / GOP / batch}
     before = [(name, prepared[name], 1.0) for name in preparations]
-    single, groups = [], []
+    single, eager, groups = [], [], []
     for kind, names in uses.items():
         links = [link for name in names for link in CHAINS.get(name, (name,))]
         single += [(link, times[link], share[kind]) for link in links]
+        eager += [(times[f"{link}, eager"], share[kind]) for link in links]
         groups.append((times[tuple(names) if len(names) > 1 else names[0]], share[kind]))
     sums = {
         "preprocess": _sum([part[1:] for part in before]),
         "networks": _sum([part[1:] for part in single]),
+        "eager_networks": _sum(eager),
         "at_once": _sum(groups),
     }
     for name, last in (("total", "networks"), ("total_at_once", "at_once")):
@@ -191,7 +198,7 @@ def flow_methods(size: int, device: str) -> dict[str, Call]:
         "RAFT large": forward(ready(raft.raft_large(weights=None)), *pair),
         "RAFT small": forward(ready(raft.raft_small(weights=None)), *pair),
         "PWC-size estimator": forward(pwc, *fields),
-        "DMC generator": forward(fast.generator(ready(models.DenseGenerator())), *fields),
+        "DMC generator": forward(fast.form(ready(models.DenseGenerator())), *fields),
     }
 
 
@@ -212,12 +219,14 @@ def table_3b(
 
     Returns:
         One row per method: ``ms``, ``fps``, ``with_resnet18_ms`` (both medians added, as in the
-        paper), ``with_resnet18_fps``, quartiles; or ``needs``.
+        paper), ``with_resnet18_fps``, ``with_eager_resnet18_ms``, quartiles; or ``needs``.
     """
     device = device or choose_device()
     calls, rows = flow_methods(size, device), []
     classifier = models.motion_resnet18(400).eval().to(device)
-    timed = {"ResNet-18": forward(classifier, torch.randn(1, 2, size, size, device=device))}
+    field = torch.randn(1, 2, size, size, device=device)
+    behind = {"resnet18": fast.form(classifier), "eager_resnet18": classifier}
+    timed = {name: forward(network, field) for name, network in behind.items()}
     for name in methods or calls:
         try:
             calls[name]()
@@ -225,21 +234,30 @@ def table_3b(
         except DMCError as error:
             rows.append({"table": "3b", "method": name, "needs": str(error)})
     times = measure(timed, repeats=repeats, warmup=1)
-    behind = times.pop("ResNet-18")
+    behind = {name: times.pop(name) for name in behind}
     for name, alone in times.items():
-        both, place = _sum([(alone, 1), (behind, 1)]), "cpu" if name in OPENCV else device
+        both = {end: _sum([(alone, 1), (timing, 1)]) for end, timing in behind.items()}
+        place = "cpu" if name in OPENCV else device
         row = {"table": "3b", "method": name, "device": place, "size": size} | alone.ms()
-        row |= {"fps": 1 / alone.median} | both.ms("with_resnet18")
-        rows.append(row | {"with_resnet18_fps": 1 / both.median, "repeats": repeats})
+        row |= {"fps": 1 / alone.median, "with_resnet18_fps": 1 / both["resnet18"].median}
+        for end, timing in both.items():
+            row |= timing.ms(f"with_{end}")
+        rows.append(row | {"repeats": repeats})
     return rows
 
 
 def rows() -> list[dict]:
-    """Both tables at the paper's size, for ``dmc bench table3``."""
+    """Both tables at the paper's size, for ``dmc bench table3``.
+
+    ``over_dmc_net`` is a method's total over DMC-Net's.
+    """
     with default_clip() as clip:
         prepared = preparation(clip, repeats=5)
-        both = [*table_3a(prepared, batches=(1, 4), repeats=3), *table_3b(repeats=3)]
-    return [row for row in both if row["table"] != "parts"]
+        first = table_3a(prepared, batches=(1, 4), repeats=5)
+    first = [row for row in first if row["table"] == "3a"]
+    totals = {row["batch"]: row["total_ms"] for row in first if row["method"] == "DMC-Net"}
+    first = [row | {"over_dmc_net": row["total_ms"] / totals[row["batch"]]} for row in first]
+    return [*first, *table_3b(repeats=3)]
 
 
 @contextmanager

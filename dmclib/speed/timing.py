@@ -88,20 +88,17 @@ def _between_events(function: Call) -> float:
 
 @contextmanager
 def pinned(threads: int) -> Iterator[None]:
-    """Hold torch and OpenCV, where it is installed, to a number of threads; restore it afterwards.
+    """Hold torch and OpenCV to a number of threads; restore it afterwards.
 
     For rows that compare the two: by default each takes as many as it likes.
     """
-    try:
-        import cv2  # an optional extra
-    except ImportError:
-        cv2 = None
+    import cv2  # not above: most users of this module do not need it
+
     with ExitStack() as restore:
         restore.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(threads)
-        if cv2:
-            restore.callback(cv2.setNumThreads, cv2.getNumThreads())
-            cv2.setNumThreads(threads)
+        restore.callback(cv2.setNumThreads, cv2.getNumThreads())
+        cv2.setNumThreads(threads)
         yield
 
 

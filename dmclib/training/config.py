@@ -1,8 +1,9 @@
 """Everything that a training follows from, and the folder that keeps its results.
 
-A config holds the training that it starts from, so the paper's three stages are a chain: a flow
-classifier; from it the generator and classifier with L_cls + L_mse; from that the adversarial
-stage. The config's key names its folder, so that no training is repeated or confused with another.
+A config holds the training that it starts from, so the stages are a chain: a flow classifier; in
+front of it a generator that learns by L_mse alone; from both the generator and classifier with
+L_cls + L_mse; from that the adversarial stage. The config's key names its folder, so that no
+training is repeated or confused with another.
 """
 
 import hashlib
@@ -78,6 +79,8 @@ class TrainConfig:
             )
         if self.frozen_epochs and self.stream != "cue":
             raise DMCError(f"the {self.stream} stream has no generator to train before the rest.")
+        if not self.weights.classification and self.stream != "cue":
+            raise DMCError(f"the {self.stream} stream learns by the class loss alone.")
         if not 1 <= self.micro_batches <= self.clips_per_batch:
             raise DMCError(
                 f"cannot compute a batch of {self.clips_per_batch} clips in {self.micro_batches} "

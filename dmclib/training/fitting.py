@@ -157,8 +157,9 @@ def _train(
     with SummaryWriter(config.folder / "tensorboard", purge_step=loop.epoch + 1) as curves:
         while loop.epoch < config.epochs:
             row = loop.run_epoch()
-            right = _score(networks, validation, config).right
-            row["validation_accuracy"] = right.float().mean().item()
+            scores = _score(networks, validation, config)
+            row["validation_accuracy"] = scores.right.float().mean().item()
+            row["validation_epe_px"] = scores.epe_px.mean().item()
             loop.log.append(row)
             # Checkpoints, three times as large as the weights, get at most a tenth of the time; an
             # epoch that is lost is repeated to the bit.

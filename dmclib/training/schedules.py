@@ -1,10 +1,12 @@
 """Epochs and learning rates of the released runs: CoViAR's streams and DMC-Net's two stages.
 
-From CoViAR's and the authors' code and run scripts, by data set, then by stream; ``mse`` and
-``adv`` are the stages of the cue. The flow classifier's schedule is stated nowhere: it gets that of
-the vectors' stream, which is the same network on the same kind of input. Each entry holds fields of
-:class:`dmclib.training.TrainConfig`, and the ``reading`` of its data.
+From CoViAR's and the authors' code and run scripts, by data set, then by stream; ``cls``, ``mse``
+and ``adv`` are the stages of the cue. The flow classifier's schedule is stated nowhere: it gets
+that of the vectors' stream, which is the same network on the same kind of input. Each entry holds
+fields of :class:`dmclib.training.TrainConfig`, and the ``reading`` of its data.
 """
+
+from dataclasses import replace
 
 from dmclib.losses import LossWeights
 
@@ -16,9 +18,10 @@ _PICTURE = {**_ALL, "network": "resnet152", "clips_per_batch": 40, "lr": 3e-4}
 _PICTURE |= {"first_layer_lr": 0.01, "body_lr": 0.01}
 # The classifier already knows flow and learns a hundred times more slowly than the generator.
 _STAGE = _ALL | {"epochs": 50, "steps": (20, 35, 45), "lr": 1e-4, "generator_lr": 1e-2}
+_FIRST = _STAGE | {"clips_per_batch": 45, "frozen_epochs": 1}
 _STAGES = {
-    "mse": _STAGE
-    | {"clips_per_batch": 45, "frozen_epochs": 1, "weights": LossWeights(reconstruction=10.0)},
+    "cls": _FIRST,
+    "mse": _FIRST | {"weights": LossWeights(reconstruction=10.0)},
     "adv": _STAGE
     | {
         "clips_per_batch": 30,
@@ -46,6 +49,7 @@ _I3D_STAGE = _I3D | {"generator_lr": 4e-4, "frozen_epochs": 6}
 RELEASED: dict[str, dict[str, dict]] = {
     "i3d": {
         **dict.fromkeys(("rgb", "motion", "residual", "flow"), _I3D),
+        "cls": _I3D_STAGE,
         "mse": _I3D_STAGE | {"weights": LossWeights(reconstruction=10.0)},
         "adv": _I3D_STAGE
         | {
@@ -71,23 +75,43 @@ RELEASED: dict[str, dict[str, dict]] = {
 }
 
 
-def short(flow_epochs: int, stage_epochs: int) -> dict[str, dict]:
-    """Our own, for small data sets and random weights: one cycle of rates, batches of 8 clips.
+def short(
+    flow_epochs: int, alone_epochs: int, stage_epochs: int, *, alpha: float, adversarial: float
+) -> dict[str, dict]:
+    """Our own, for small data sets and random weights: one cycle of rates, batches of 20 frames.
 
-    A baseline has as many epochs as flow classifier and ``cls + MSE`` together, so that it does not
-    lose for lack of training. A new generator learns alone in its first epoch, if there are more.
+    Each frame of a batch is of another clip and has a loss of its own; three frames of a clip whose
+    logits are averaged before the loss, as TSN and the paper have it, learn more slowly for the
+    same work. A baseline has as many epochs as flow classifier and ``cls + MSE`` together, so that
+    it does not lose for lack of training. The generator learns from L_mse alone first (``alone``),
+    which costs no classifier's time; without such epochs it learns alone in the first epoch of its
+    stage, if there are more. ``alpha`` and ``adversarial`` are the factors of equation 4.
     """
-    alone = {"epochs": flow_epochs + stage_epochs}
-    # The generator is new and learns fast; the classifier already knows flow.
-    stage = {"epochs": stage_epochs, "lr": 3e-4, "generator_lr": 5e-3}
-    return {
-        "rgb": alone,
-        "motion": alone,
-        "residual": alone,
-        "flow": {"epochs": flow_epochs},
-        "mse": stage
-        | {"frozen_epochs": int(stage_epochs > 1), "weights": LossWeights(reconstruction=10.0)},
-        # The released runs use lambda 1 at 224 px and thousands of steps. Ours is a tenth, untuned,
-        # so that a discriminator after few steps cannot outweigh the class loss.
-        "adv": stage | {"weights": LossWeights(reconstruction=10.0, adversarial=0.1)},
+    frames = {"segments": 1, "clips_per_batch": 20}
+    baseline = frames | {"epochs": flow_epochs + stage_epochs}
+    # The classifier already knows flow; a generator that is new has more to learn.
+    stage = frames | {"epochs": stage_epochs, "lr": 3e-4, "generator_lr": 2e-3}
+    new = stage | {"generator_lr": 5e-3, "frozen_epochs": int(stage_epochs > 1)}
+    taught = LossWeights(reconstruction=alpha)
+    schedule = {
+        "rgb": baseline,
+        "motion": baseline,
+        "residual": baseline,
+        "flow": frames | {"epochs": flow_epochs},
+        "cls": new,
+        "mse": (stage if alone_epochs else new) | {"weights": taught},
+        # The discriminator of the I3D runs, and its rate: with three convolutions a stage, each
+        # with a dropout, it was at half right still after 90 steps, and that is all there are.
+        "adv": stage
+        | {
+            "discriminator_depth": 1,
+            "discriminator_lr": 2e-3,
+            "weights": replace(taught, adversarial=adversarial),
+        },
     }
+    if alone_epochs:
+        # With a factor of 1, L_mse is so small that the decay of weights outweighs it at the end.
+        mse_alone = LossWeights(classification=0.0, reconstruction=100.0)
+        alone = {"epochs": alone_epochs, "generator_lr": 5e-3, "weights": mse_alone}
+        schedule["alone"] = frames | alone
+    return schedule

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from benchmarks import suites
+from benchmarks import suites, targets
+from benchmarks.targets import Target
 from dmclib import cli, machine, paths
 from dmclib.errors import DMCError
 
@@ -23,6 +24,7 @@ def fake_suites(monkeypatch, tmp_path):
     """Suites that measure nothing, results in a folder of the test's own."""
     fake = {"codec": lambda *clip: [*ROWS], "flow": lambda: [dict(row) for row in ROWS]}
     monkeypatch.setattr(suites, "SUITES", fake)
+    monkeypatch.setattr(targets, "TARGETS", ())
     monkeypatch.setattr(paths, "RESULTS", tmp_path)
     return fake
 
@@ -143,3 +145,14 @@ def test_the_command_hands_its_options_on(monkeypatch, tmp_path):
     assert not end.value.code
     options = {"profile": "gpu", "clip": Path("a.mp4"), "compare": tmp_path}
     assert called == options | {"suite": "codec"}
+
+
+def test_targets_stand_beside_what_was_kept_before(fake_suites, monkeypatch, tmp_path):
+    asked = Target("reading, ms", "codec", {"task": "reading"}, "ours_ms", 2.0)
+    monkeypatch.setattr(targets, "TARGETS", (asked,))
+    printed("all", profile="here")
+    fake_suites["codec"] = lambda: [{"task": "reading", "ours_ms": 1.5}]
+    text = printed("all", profile="here")
+    assert "reached" in text
+    (row,) = json.loads((tmp_path / "here" / "bench_targets.json").read_text())["rows"]
+    assert (row["figure"], row["before"], row["verdict"]) == (1.5, 3.0, "reached")

@@ -1,13 +1,16 @@
 """Facts about reading: pictures, motion and residual of every frame, in one pass or singly."""
 
 import itertools
+import os
+import re
+import shutil
 
 import av
 import numpy as np
 import pytest
 
 from dmclib import codec
-from dmclib.codec import predict, read_at, read_frames
+from dmclib.codec import index, mpeg4, predict, read_at, read_frames
 from dmclib.errors import VideoError
 from tests.codec.material import (
     FIELDS,
@@ -129,6 +132,68 @@ def test_read_at_decodes_only_the_gops_it_needs(tmp_path, clips):
         assert same(frame, whole[frame.index])
     with pytest.raises(VideoError, match=r"marked corrupt|cannot be decoded"):
         read_at(tmp_path / "damaged.m4v", [20])
+
+
+@pytest.fixture
+def looks(monkeypatch):
+    """The files that were opened to find where their frames lie, and those scanned for it."""
+    looks = []
+
+    def noted(word, function):
+        def look(*args, **options):
+            looks.append(word)
+            return function(*args, **options)
+
+        return look
+
+    monkeypatch.setattr(index, "opened", noted("opened", index.opened))
+    monkeypatch.setattr(mpeg4, "scan", noted("scanned", mpeg4.scan))
+    return looks
+
+
+@pytest.mark.parametrize(("suffix", "once"), [("mp4", ["opened"]), ("m4v", ["opened", "scanned"])])
+def test_a_file_is_looked_at_once_until_it_changes(tmp_path, clips, looks, suffix, once):
+    path = tmp_path / f"clip.{suffix}"
+    shutil.copy(clips / path.name, path)
+    for n in range(10):
+        assert read_at(path, [n])[0].index == n
+    assert looks == once
+    codec.encode(moving_pictures(seed=1), path)
+    for n, frame in enumerate(read_frames(path)):
+        assert same(read_at(path, [n])[0], frame)
+    assert looks == 2 * once
+    status = path.stat()
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    read_at(path, [0])
+    assert looks == 3 * once
+    path.unlink()
+    with pytest.raises(VideoError, match="no such file"):
+        read_at(path, [0])
+
+
+def test_of_two_files_of_one_name_size_and_time_each_is_itself(tmp_path, clips, monkeypatch):
+    # As unpacked archives have them, which keep whole seconds; named from where they lie.
+    sizes = []
+    for folder, seed in (("a", 0), ("b", 1)):
+        (tmp_path / folder).mkdir()
+        codec.encode(moving_pictures(seed=seed), tmp_path / folder / "clip.m4v")
+        sizes.append((tmp_path / folder / "clip.m4v").stat().st_size)
+    for folder, size in zip("ab", sizes, strict=True):
+        monkeypatch.chdir(tmp_path / folder)
+        with open("clip.m4v", "ab") as handle:
+            handle.write(bytes(max(sizes) - size))
+        os.utime("clip.m4v", (0, 0))
+        for n, frame in enumerate(read_frames("clip.m4v")):
+            assert same(read_at("clip.m4v", [n])[0], frame)
+
+
+@pytest.mark.parametrize("piece", [1, 2, 3, 5, 64, 1 << 20])
+def test_start_codes_are_found_wherever_a_file_is_cut_for_the_search(monkeypatch, piece):
+    monkeypatch.setattr(mpeg4, "_PIECE", piece)
+    data = np.random.default_rng(0).choice(np.array([0, 0, 1, 0xB6], np.uint8), 2000).tobytes()
+    vops = [found.start() for found in re.finditer(rb"(?=\x00\x00\x01\xb6)", data)]
+    assert len(vops) > 10
+    assert mpeg4.scan(data)[1].tolist() == vops
 
 
 @pytest.mark.parametrize("n", [-1, 30, 10**12])

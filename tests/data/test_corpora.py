@@ -6,7 +6,15 @@ from contextlib import contextmanager
 import pytest
 
 from dmclib.data import corpora, lists
-from dmclib.data.corpora import HMDB51, UCF101, KineticsN50, UTInteraction, VideoFolder
+from dmclib.data.corpora import (
+    HMDB51,
+    UCF101,
+    KineticsN50,
+    UTInteraction,
+    VideoFolder,
+    VideoFolds,
+    Weizmann,
+)
 from dmclib.errors import DatasetError
 
 
@@ -59,7 +67,7 @@ def ucf(tmp_path_factory):
     tree = Tree(tmp_path_factory.mktemp("ucf"))
     classes = [f"Class{k:03d}" for k in range(101)]
     names = [
-        f"{label}/v_{label}_g{k % 25 + 1:02d}_c{k // 25 + 1:02d}.avi"
+        f"{label}/v_{label}_g{k + 1:02d}_c01.avi"  # each a group: the splits are drawn
         for label, count in zip(classes, shares(13_320, 101), strict=True)
         for k in range(count)
     ]
@@ -99,9 +107,12 @@ def hmdb(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def kinetics(tmp_path_factory):
-    """400 classes with 31 of 33 training rows' videos and 21 of 22 validation rows' videos."""
+    """Classes with 31 of 33 training rows' videos and 21 of 22 validation rows' videos.
+
+    They are 20 and not 400, for the time that 20,800 files take.
+    """
     tree = Tree(tmp_path_factory.mktemp("kinetics"))
-    labels = [f"massaging person's head {k:03d} (in game)" for k in range(400)]
+    labels = [f"massaging person's head {k:03d} (in game)" for k in range(20)]
     head = "label,youtube_id,time_start,time_end,split,is_cc"
     for split, rows, there in (("train", 33, 31), ("val", 22, 21)):
         lines, videos = [head], []
@@ -116,7 +127,15 @@ def kinetics(tmp_path_factory):
                     videos.append(f"{split}/{folder}/{stem}.mp4")
         tree.write(f"annotations/{split}.csv", lines)
         tree.videos(videos)
-    return tree
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(KineticsN50, "CLASSES", 20)
+        patch.setattr(KineticsN50, "SPLITS", {1: (600, 400)})
+        yield tree
+
+
+def test_kinetics_n50_is_thirty_and_twenty_videos_of_400_classes():
+    assert (KineticsN50.CLASSES, KineticsN50.TAKEN) == (400, {"train": 30, "test": 20})
+    assert KineticsN50.SPLITS == {1: (12_000, 8_000)}
 
 
 def test_ucf101_as_published_is_read_whole(ucf):
@@ -148,10 +167,10 @@ def test_hmdb51_may_lie_one_folder_deeper(hmdb, tmp_path):
 
 def test_kinetics_n50_draws_thirty_and_twenty_a_class(kinetics):
     corpus = KineticsN50(kinetics.root)
-    assert (len(corpus.videos), len(corpus.classes)) == (20_000, 400)
+    assert (len(corpus.videos), len(corpus.classes)) == (1_000, 20)
     assert {side: len(names) for side, names in corpus.lists[1].items()} == {
-        "train": 12_000,
-        "test": 8_000,
+        "train": 600,
+        "test": 400,
     }
     assert all(video.source.is_file() for video in corpus.videos)
     video = corpus.videos[0]
@@ -167,7 +186,7 @@ def test_a_lost_kinetics_video_is_replaced_and_no_other(kinetics):
     place = lost.source.relative_to(kinetics.root)
     with kinetics.renamed(place, f"{place}.lost"):
         after = KineticsN50(kinetics.root)
-    assert len({v.name for v in after.videos} & {v.name for v in before.videos}) == 19_999
+    assert len({v.name for v in after.videos} & {v.name for v in before.videos}) == 999
 
 
 def test_written_lists_make_a_second_machine_take_the_same_videos(kinetics, tmp_path):
@@ -308,7 +327,7 @@ def test_kinetics_with_too_few_videos_of_a_class_says_which(kinetics):
             KineticsN50(kinetics.root)
         corpus = KineticsN50(kinetics.root, allow_partial=True)
     os.rmdir(kinetics.root / f"{FOLDER}.d")
-    assert len(corpus.lists[1]["train"]) == 12_000 - 30
+    assert len(corpus.lists[1]["train"]) == 600 - 30
 
 
 @pytest.fixture
@@ -334,7 +353,12 @@ def small(tmp_path):
         ("trainlist01", lambda t: t + b"Rise/.. 2\n", "'Rise/..' is not"),
         ("testlist03", lambda t: t + b"Jump/v_Jump_g01_c01.avi\n", "class of Jump/v_Jump_g01_c01"),
         ("testlist03", lambda t: t + b"Fall/v_Fall_g01_c01.avi\n", "in train and in test"),
-        ("testlist01", lambda t: t + b"Fall/v_Rise_g01_c01.avi\n", "one video in two classes"),
+        ("trainlist01", lambda t: t + b"Fall/v_Rise_g01_c01.avi 1\n", "one video in two classes"),
+        (
+            "testlist01",
+            lambda t: t + b"Fall/v_Fall_g01_c02.avi\n",
+            "split 1: Fall/g01 would be in train and in test",
+        ),
         ("trainlist02", lambda t: t.replace(b"c01.avi 2", b"c01.avi 3"), "label 3, and .* says 2"),
         ("trainlist02", lambda t: b"\xff\xfe" + t, "cannot be read as UTF-8"),
         ("classInd", lambda t: t + b"2 Jump\n", "'2 Jump' is not a new"),
@@ -366,7 +390,7 @@ def test_a_folder_that_is_not_the_data_set_says_what_was_expected(tmp_path):
         KineticsN50(tmp_path)
     with pytest.raises(DatasetError, match="is not a folder"):
         VideoFolder(tmp_path / "absent")
-    with pytest.raises(DatasetError, match="ucf101, hmdb51, kinetics-n50, ut-interaction, folder"):
+    with pytest.raises(DatasetError, match=r"ucf101, hmdb51, .*, weizmann, folder, folds"):
         corpora.open_corpus("ucf", tmp_path)
 
 
@@ -562,8 +586,8 @@ def test_kinetics_videos_that_no_row_names_are_refused_or_counted(kinetics):
     finally:
         extra.unlink()
     assert "train videos that no row names (1, as train/extra_000001_000011.mp4)" in said
-    assert "train videos that were not chosen (400, " in said
-    assert "test videos that were not chosen (400, " in said
+    assert "train videos that were not chosen (20, " in said
+    assert "test videos that were not chosen (20, " in said
 
 
 def test_a_video_that_no_list_names_is_said(small):
@@ -640,6 +664,96 @@ def test_a_file_that_is_not_ut_interactions_is_named(tmp_path, old, new, said):
         UTInteraction(tmp_path, allow_partial=True)
 
 
+WEIZMANN = [f"{label}/{person}_{label}.avi" for label in lists.ACTIONS for person in lists.PERSONS]
+
+
+@pytest.mark.parametrize("place", ["{0}/{1}", "videos/{0}/{1}", "videos/{1}"])
+def test_weizmann_leaves_one_person_out(tmp_path, place):
+    Tree(tmp_path).videos([place.format(*name.split("/")) for name in WEIZMANN])
+    (tmp_path / "one").unlink()
+    corpus = corpora.open_corpus("weizmann", tmp_path)
+    assert corpus.classes == lists.ACTIONS
+    assert [video.name for video in corpus.videos] == sorted(WEIZMANN)
+    assert (corpus.shortfall, corpus.passed_over, corpus.letterbox) == ("", "", False)
+    for number, person in enumerate(lists.PERSONS, 1):
+        test = tuple(sorted(name for name in WEIZMANN if f"/{person}_" in name))
+        rest = tuple(sorted(set(WEIZMANN) - set(test)))
+        assert (len(test), len(rest)) == (10, 80)
+        assert corpus.lists[number] == {"train": rest, "test": test}
+
+
+def test_of_two_videos_of_one_persons_action_the_second_is_passed_over(tmp_path):
+    lena = "run/lena_run.avi"
+    Tree(tmp_path).videos([name for name in WEIZMANN if name != lena])
+    Tree(tmp_path / "more").videos(["lena_run1.avi", "lena_run2.avi"])
+    for number in (1, 2):
+        (tmp_path / "more" / f"lena_run{number}.avi").rename(tmp_path / f"run/lena_run{number}.avi")
+    corpus = Weizmann(tmp_path)
+    assert "run/lena_run1.avi" in corpus.lists[6]["test"]
+    assert "second videos of one person's action (1, as run/lena_run2.avi)" in corpus.passed_over
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("run/ido_run.avi", "run/run.avi", "run/run.avi is not '<person>_<class>', one of daria,"),
+        ("run/ido_run.avi", "run/bob_run.avi", "bob_run.avi is not"),
+        ("run/ido_run.avi", "run/ido_fly.avi", "ido_fly.avi is not .*, wave2; rename or remove"),
+        ("run/ido_run.avi", "walk/ido_run.avi", "ido_run.avi is 'run'; it lies in another class's"),
+    ],
+)
+def test_a_file_that_is_not_weizmanns_is_named(tmp_path, old, new, said):
+    Tree(tmp_path).videos(WEIZMANN)
+    (tmp_path / old).rename(tmp_path / new)
+    with pytest.raises(DatasetError, match=said):
+        Weizmann(tmp_path, allow_partial=True)
+
+
+def test_a_class_that_a_split_of_a_partial_copy_does_not_test_is_named(tmp_path):
+    Tree(tmp_path).videos([name for name in WEIZMANN if name != "jack/eli_jack.avi"])
+    with pytest.raises(
+        DatasetError, match=r"89 of 90 videos.*split 3 80 of 80 \+ 9 of 10 with no test of jack"
+    ):
+        Weizmann(tmp_path)
+
+
+def test_folds_hold_whole_groups_and_test_every_video_once(tmp_path):
+    groups = [f"g{k:02d}_c0{copy}" for k in range(1, 26) for copy in (1, 2)]
+    names = [f"{c}/v_{c}_{group}.avi" for c in ("Punch", "YoYo") for group in groups]
+    Tree(tmp_path / "set").videos(names)
+    corpus = corpora.open_corpus("folds", tmp_path / "set")
+    assert (corpus.name, corpus.shortfall, list(corpus.lists)) == (
+        "VideoFolds",
+        "",
+        [1, 2, 3, 4, 5],
+    )
+    tests = [name for parts in corpus.lists.values() for name in parts["test"]]
+    assert sorted(tests) == sorted(names)
+    six_to_ten = {f"{c}/g{k:02d}" for c in ("Punch", "YoYo") for k in range(6, 11)}
+    assert {lists.scene(name) for name in corpus.lists[2]["test"]} == six_to_ten
+    for parts in corpus.lists.values():
+        lists.check_apart(parts, "a fold")  # finds no group on both sides
+
+
+def test_folds_keep_a_person_on_one_side_in_every_class(tmp_path):
+    Tree(tmp_path / "set").videos([n for n in WEIZMANN if n != "jack/daria_jack.avi"])
+    for parts in VideoFolds(tmp_path / "set").lists.values():
+        lists.check_apart(parts, "a fold")
+
+
+def test_a_class_with_too_few_videos_for_five_folds_is_named(tmp_path):
+    names = [f"rise/{k}.avi" for k in range(5)] + ["fall/a.avi", "fall/b.avi", "fall/c.avi"]
+    Tree(tmp_path / "set").videos(names)
+    said = VideoFolds(tmp_path / "set").shortfall
+    assert said.count("tests no fall: too few groups") == 2
+    assert "rise" not in said
+
+
+def test_persons_are_not_dealt_by_chance(tmp_path):
+    with pytest.raises(DatasetError, match="by chance: person daria would be in train and in test"):
+        lists.split_by_scene(sorted(WEIZMANN), None, seed=0)
+
+
 @pytest.mark.parametrize(
     ("one", "other", "same"),
     [
@@ -649,6 +763,8 @@ def test_a_file_that_is_not_ut_interactions_is_named(tmp_path, old, new, said):
         ("run/A_B_run_f_cm_np1_ba_med_0.avi", "run/A_C_run_f_cm_np1_ba_med_0.avi", False),
         ("hug/9_1_0.avi", "kick/10_1_1.avi", True),
         ("hug/a.avi", "kick/a.avi", False),
+        ("run/lena_run1.avi", "wave1/lena_wave1.avi", True),
+        ("run/lena_run.avi", "run/lyova_run.avi", False),
     ],
 )
 def test_what_was_cut_from_one_take_is_one_scene(one, other, same):
@@ -662,6 +778,13 @@ def test_the_partial_copy_at_hand_is_counted_and_needs_leave(shared_data):
     corpus = UCF101(shared_data / "ucf101-4class", allow_partial=True)
     assert corpus.classes == ("BabyCrawling", "Punch", "PushUps", "YoYo")
     assert (len(corpus.videos), len(corpus.missing)) == (200, 322)
+    assert corpus.passed_over == ""
+
+
+@pytest.mark.data
+def test_the_real_weizmann_is_whole(shared_data):
+    corpus = Weizmann(shared_data / "weizmann")
+    assert Counter(video.label for video in corpus.videos) == dict.fromkeys(range(10), 9)
     assert corpus.passed_over == ""
 
 

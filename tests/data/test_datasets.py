@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from dmclib import codec, data, paths
+from dmclib import codec, data, flow, paths
 from dmclib.data import DataConfig, lists, manifest, puppets
 from dmclib.data.corpora import VideoFolder
 from dmclib.errors import DatasetError
 from dmclib.flow import store
 from dmclib.training import TrainConfig
 
-TINY = DataConfig(clips_per_class=(2, 1, 1), frames_per_clip=3)
+TINY = DataConfig(clips_per_class=(1, 1, 1), frames_per_clip=3)
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +33,10 @@ def frames(cache):
 
 def test_a_split_gives_every_action_equally_often(frames):
     per_action = torch.bincount(frames.label)
-    assert per_action.tolist() == [2 * 3] * len(puppets.ACTIONS)
-    assert frames.motion.shape == (60, 2, 128, 128)
-    assert len(frames.names) == 20
-    assert torch.equal(frames.label.view(20, 3)[:, 0], torch.arange(10).repeat(2))
+    assert per_action.tolist() == [3] * len(puppets.ACTIONS)
+    assert frames.motion.shape == (30, 2, 128, 128)
+    assert len(frames.names) == 10
+    assert torch.equal(frames.label.view(10, 3)[:, 0], torch.arange(10))
 
 
 def test_motion_and_flow_are_those_of_the_clip(frames, cache):
@@ -98,10 +98,10 @@ def test_what_is_damaged_in_the_cache_is_made_again(frames, cache, damage, folde
 
 
 def test_smaller_frames_carry_smaller_motion(frames, cache):
-    half = data.load_frames(replace(TINY, height=64), "train")
+    half = data.load_frames(replace(TINY, height=64), "train", first=1, workers=1)
     assert half.motion.shape[2:] == half.rgb.shape[2:] == (64, 64)
     # A field scaled by a half has half the values; bilinear at a half is the mean of 2 x 2.
-    expected = torch.nn.functional.avg_pool2d(frames.flow.float(), 2) / 2
+    expected = torch.nn.functional.avg_pool2d(frames.flow[:3].float(), 2) / 2
     torch.testing.assert_close(half.flow.float(), expected, atol=0.01, rtol=0.01)
 
 
@@ -118,9 +118,32 @@ def test_another_reading_gives_its_own_vectors_and_residual_and_the_same_flow(fr
     assert torch.equal(again.rgb, frames.rgb[:3])
 
 
+def test_dis_flow_is_read_in_place_of_vectors_with_their_sign(frames, cache):
+    config = replace(TINY, reading="dis")
+    read = data.load_frames(config, "train", first=1, workers=1)
+    path = config.open().clips("train")[0].path
+    index = data.segment_centers(36, 3)[1]
+    pair = [frame.rgb for frame in codec.read_at(path, [index - 1, index])]
+    expected = flow.estimate(*pair, method="dis")
+    np.testing.assert_allclose(read.motion[1].float().numpy(), expected, atol=0.02)
+    error = (read.motion.float() - read.flow.float()).norm(dim=1).mean()
+    assert error < (frames.motion[:3].float() - read.flow.float()).norm(dim=1).mean()
+    assert torch.equal(read.residual, frames.residual[:3])
+
+
+def test_scenes_of_noise_are_another_data_set(cache):
+    noise = replace(TINY, scenes="noise")
+    assert noise.open().name == "PuppetActions before noise"
+    assert noise.open().key() != TINY.open().key()
+    clips = [config.open().clips("test")[0].path for config in (TINY, noise)]
+    assert clips[0] != clips[1]
+    with pytest.raises(DatasetError, match="no kind of scene 'paintings'; there are photographs"):
+        replace(TINY, scenes="paintings").open()
+
+
 def test_a_training_follows_from_its_reading():
     keys = {TrainConfig("motion", DataConfig(reading=r), epochs=1).key for r in data.READINGS}
-    assert len(keys) == 3
+    assert len(keys) == len(data.READINGS)
 
 
 @pytest.mark.parametrize(

@@ -74,3 +74,10 @@ def test_a_list_in_another_encoding_is_refused(folder):
     (folder / "testlist01.txt").write_text("Fall/b.avi\n", encoding="utf-16")
     with pytest.raises(DatasetError, match=r"testlist01\.txt cannot be read as UTF-8 text"):
         lists.read(folder, [1], None)
+
+
+def test_clusters_are_numbered_as_they_appear_and_one_alone_gives_no_interval():
+    names = ["run/lena_run.avi", "run/ido_run.avi", "walk/lena_walk.avi", "walk/a.avi"]
+    assert lists.clusters(names).tolist() == [0, 1, 0, 2]
+    with pytest.raises(DatasetError, match=r"every test clip is of person lena.*--splits 1,2,3"):
+        lists.clusters(["run/lena_run.avi", "walk/lena_walk.avi"])

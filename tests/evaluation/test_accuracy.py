@@ -51,6 +51,17 @@ def test_each_method_has_a_row_with_what_its_fusion_calls_right():
     assert (rows[1]["low"], rows[1]["high"]) == evaluation.wilson_interval(0, 2)
 
 
+def test_videos_of_one_group_count_as_one_in_an_accuracys_interval():
+    right = np.array([True, False, True, True])
+    alone = evaluation.accuracy_rows({"a": right}, np.arange(4))[0]
+    assert (alone["n"], alone["clusters"]) == (4, 4)
+    assert (alone["low"], alone["high"]) == evaluation.wilson_interval(3, 4)
+    copies = evaluation.accuracy_rows({"a": right.repeat(5)}, np.arange(4).repeat(5))[0]
+    assert (copies["n"], copies["clusters"]) == (20, 4)
+    once = evaluation.clustered_interval(right, np.arange(4))
+    assert (copies["low"], copies["high"]) == pytest.approx(once)
+
+
 def test_wilson_intervals_are_the_textbooks():
     # Newcombe 1998, Table I, score method: 81/263, 15/148, 0/20, 1/29.
     for correct, n, low, high in [
@@ -208,3 +219,48 @@ def test_holm_raises_each_p_by_what_is_left_and_keeps_their_order():
     assert raised == pytest.approx([0.06, 0.04, 0.06, 0.04])
     assert evaluation.holm([0.6, 0.7]) == [1, 1]
     assert evaluation.holm([]) == []
+
+
+def test_equal_sums_have_the_ratio_one_exactly():
+    rng = np.random.default_rng(0)
+    a, clip = rng.random((3, 60)), np.arange(20).repeat(3)
+    assert evaluation.ratio_interval(a, a, clip) == (1, 1, 1)
+    # Sums that are small in the same clips cancel: 0.8 in every one of them leaves no doubt.
+    assert evaluation.ratio_interval(0.8 * a, a, clip) == pytest.approx((0.8, 0.8, 0.8))
+
+
+def test_a_mean_is_a_ratio_to_how_many_were_counted():
+    rng = np.random.default_rng(0)
+    correct, clip = rng.random((2, 60)) < 0.7, np.arange(20).repeat(3)
+    mean, *interval = evaluation.ratio_interval(correct, np.ones(60), clip)
+    assert mean == pytest.approx(correct.mean())
+    assert tuple(interval) == evaluation.clustered_interval(correct, clip)
+
+
+def test_ratio_intervals_cover_the_truth_about_as_often_as_they_say():
+    # Errors of two methods share the clip's difficulty; the first's mean is 0.8 of the second's.
+    rng = np.random.default_rng(1)
+    clip, covered = np.arange(40).repeat(6), 0
+    for _ in range(200):
+        hard = rng.exponential(size=40)[clip]
+        a, b = 0.8 * hard * rng.uniform(0.5, 1.5, 240), hard * rng.uniform(0.5, 1.5, 240)
+        _, low, high = evaluation.ratio_interval(a, b, clip, resamples=300)
+        covered += low <= 0.8 <= high
+    assert 0.90 <= covered / 200 <= 0.99
+
+
+def test_one_side_without_seeds_is_that_of_all_seeds():
+    rng = np.random.default_rng(0)
+    cue, vectors, clip = rng.random((3, 40)), rng.random(40), np.arange(40)
+    same = evaluation.ratio_interval(cue, np.stack([vectors] * 3), clip)
+    assert evaluation.ratio_interval(cue, vectors, clip) == pytest.approx(same)
+
+
+def test_a_ratio_needs_something_below_the_line():
+    with pytest.raises(ValueError, match="below the line are zero"):
+        evaluation.ratio_interval(np.ones(4), np.zeros(4), np.arange(4))
+    with pytest.raises(ValueError, match="4 frames, but 3"):
+        evaluation.ratio_interval(np.ones(4), np.ones(4), np.arange(3))
+    # Clips in which nothing was counted, drawn alone, say nothing.
+    ratio = evaluation.ratio_interval(np.float64([0, 6]), np.float64([0, 2]), np.arange(2))
+    assert ratio == (3, 3, 3)

@@ -143,14 +143,14 @@ def test_a_form_that_computes_something_else_is_not_taken(compiled, monkeypatch)
     with pytest.raises(DMCError, match="is nan off the network"):
         compiled(of)
     with pytest.warns(RuntimeWarning, match="is nan off the network .* PyTorch's own form is used"):
-        assert fast.generator(of) is of
+        assert fast.form(of) is of
 
 
 def test_whatever_goes_wrong_the_network_answers(compiled, monkeypatch):
     monkeypatch.setattr(cpu.Stack, "trials", lambda self: 1 / 0)
     of = network()
     with pytest.warns(RuntimeWarning, match="no fast form: ZeroDivisionError"):
-        assert fast.generator(of) is of
+        assert fast.form(of) is of
 
 
 def test_where_gradients_or_another_type_are_asked_for_the_network_answers(compiled):
@@ -182,7 +182,7 @@ def test_a_kind_of_generator_that_it_does_not_know_is_left_to_the_network(compil
     of.config = Later()
     with pytest.raises(DMCError, match=r"no compiled form for .*weighs_its_losses"):
         compiled(of)
-    assert fast.generator(of) is of
+    assert fast.form(of) is of
 
 
 def test_without_a_compiler_the_network_is_taken_and_the_sentence_says_why(no_library, monkeypatch):
@@ -192,7 +192,7 @@ def test_without_a_compiler_the_network_is_taken_and_the_sentence_says_why(no_li
         cpu.library()
     of = network()
     with pytest.warns(RuntimeWarning, match="no C compiler"):
-        assert fast.generator(of) is of
+        assert fast.form(of) is of
 
 
 def test_a_compiler_that_fails_leaves_nothing_and_is_named(no_library, monkeypatch, tmp_path):

@@ -107,3 +107,54 @@ def test_accuracies_stand_in_order_with_interval_and_chance():
     assert spans == [pytest.approx([50, 68]), pytest.approx([70, 90])]
     assert [text.get_text() for text in ax.texts] == ["60.0", "80.0", "chance"]
     assert not ax.patches  # no bars: the axis need not start at zero
+
+
+@pytest.fixture
+def trade_off():
+    rows = [
+        ("alpha 1", 0.55, 0.50, 0.60, 1.2, 1.1, 1.4, "alpha"),
+        ("motion vectors", 0.46, 0.40, 0.50, 0.7, 0.65, 0.75, "mark"),
+        ("alpha 10", 0.57, 0.52, 0.62, 0.8, 0.7, 0.9, "alpha"),
+        ("optical flow", 0.80, 0.75, 0.85, 0.0, None, None, "mark"),
+        ("alpha 100", 0.57, 0.52, 0.62, 0.8, 0.7, 0.9, "alpha"),  # on top of another
+    ]
+    names = ("variant", "accuracy", "low", "high", "epe_px", "epe_low", "epe_high", "kind")
+    return charts.trade_off([dict(zip(names, row, strict=True)) for row in rows])
+
+
+def test_a_trade_off_has_a_mark_with_both_intervals_per_variant(trade_off):
+    (ax,) = trade_off.axes
+    assert "px per frame" in ax.get_xlabel()
+    assert ax.get_ylabel() == "accuracy (%)"
+    assert len(ax.containers) == 5
+    points = [container[0].get_xydata()[0].tolist() for container in ax.containers]
+    assert points[1] == pytest.approx([0.7, 46])
+    across, up = (bars.get_segments()[0] for bars in ax.containers[1][2])
+    assert across[:, 0].tolist() == pytest.approx([0.65, 0.75])
+    assert up[:, 1].tolist() == pytest.approx([40, 50])
+    exact = ax.containers[3][2][0].get_segments()[0]
+    assert exact[:, 0].tolist() == [0, 0]  # no interval
+
+
+def test_a_line_joins_the_weights_in_their_order_and_other_marks_differ_in_shape(trade_off):
+    (ax,) = trade_off.axes
+    np.testing.assert_allclose(ax.lines[0].get_xydata(), [[1.2, 55], [0.8, 57], [0.8, 57]])
+    looks = [(c[0].get_marker(), c[0].get_color()) for c in ax.containers]
+    assert looks[0] == looks[2] == looks[4]
+    assert len(set(looks)) == 3
+    assert "weights of reconstruction" in ax.get_title()
+
+
+def test_labels_of_a_trade_off_do_not_cover_each_other(trade_off):
+    (ax,) = trade_off.axes
+    assert sorted(text.get_text() for text in ax.texts) == [
+        "alpha 1",
+        "alpha 10",
+        "alpha 100",
+        "motion vectors",
+        "optical flow",
+    ]
+    trade_off.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in ax.texts]
+    for k, box in enumerate(boxes):
+        assert box.count_overlaps(boxes[:k]) == 0

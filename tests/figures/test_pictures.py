@@ -27,6 +27,11 @@ def titles(fig):
     return [ax.get_title() for ax in fig.axes if ax.get_title()]
 
 
+def foot(fig):
+    """The text below the panels, its lines joined."""
+    return " ".join(text.get_text() for text in fig.subfigs[1].texts).replace("\n", " ")
+
+
 def shown(ax):
     return ax.get_images()[0].get_array()
 
@@ -54,9 +59,9 @@ def test_motion_panels_share_one_printed_scale():
     fields = {"motion vectors": frame.motion, "flow": frame.motion / 2}
     fig = figures.motion_comparison(frame.rgb, fields, full_colour_px=8)
 
-    assert titles(fig) == ["frame", "motion vectors", "flow"]
-    assert "full colour = 8 px per frame" in fig.get_supxlabel()
-    for ax, field in zip(fig.axes[1:], fields.values(), strict=True):
+    assert titles(fig) == ["decoded picture", "motion vectors", "flow"]
+    assert "full colour = 8 px per frame" in foot(fig)
+    for ax, field in zip(fig.axes[1:3], fields.values(), strict=True):
         np.testing.assert_array_equal(shown(ax), flow.flow_to_rgb(field, full_colour_px=8))
     with pytest.raises(TypeError, match="full_colour_px"):
         figures.motion_comparison(frame.rgb, fields)
@@ -90,16 +95,16 @@ def test_a_zero_residual_is_mid_grey_and_the_scale_is_printed():
 def test_a_gop_has_a_column_a_frame_and_its_i_frame_no_motion():
     fig = figures.gop_strip([compressed(0), compressed(1), compressed(11)], full_colour_px=8)
     assert titles(fig) == ["I-frame", "P-frame 1", "P-frame 11"]
-    assert len(fig.axes) == 9
-    assert [len(ax.get_images()) for ax in fig.axes] == [1, 1, 1, 0, 1, 1, 0, 1, 1]
-    assert "full colour = 8 px" in fig.get_supxlabel()
-    assert "±64 grey levels" in fig.get_supxlabel()
+    *panels, _ = fig.axes  # and the wheel
+    assert [len(ax.get_images()) for ax in panels] == [1, 1, 1, 0, 1, 1, 0, 1, 1]
+    assert "full colour = 8 px" in foot(fig)
+    assert "±64 grey levels" in foot(fig)
 
 
 def test_accumulated_motion_stands_under_plain_motion_of_the_same_frame():
     plain, accumulated = [compressed(2), compressed(3)], [compressed(4), compressed(9)]
     fig = figures.accumulation(plain, accumulated, full_colour_px=20)
-    grid = np.array(fig.axes).reshape(5, 2)
+    grid = np.array(fig.axes[:-1]).reshape(5, 2)
     for column, (a, b) in enumerate(zip(plain, accumulated, strict=True)):
         for row, field in ((1, a.motion), (2, b.motion)):
             expected = flow.flow_to_rgb(field, full_colour_px=20)
@@ -113,62 +118,33 @@ def test_accumulated_motion_stands_under_plain_motion_of_the_same_frame():
     ]
 
 
-def test_figure_5_has_a_row_per_example_and_a_column_per_cue():
-    frame = compressed(5)
-    cues = {"motion vectors": frame.motion, "RGB": frame.rgb, "residual": frame.residual}
-    fig = figures.cue_panels({"Cartwheel": cues, "PlayingTabla": cues}, full_colour_px=10)
-    assert titles(fig) == ["motion vectors", "RGB", "residual"]
-    assert [ax.get_ylabel() for ax in fig.axes[::3]] == ["Cartwheel", "PlayingTabla"]
-    assert [shown(ax).shape for ax in fig.axes] == [(32, 48, 3)] * 6
-    assert fig.get_supxlabel().count("full colour") == 1
+def test_error_maps_share_one_scale_and_say_the_mean_of_each():
+    frame = compressed(4)
+    fields = {f"method {k}": frame.motion + k for k in range(5)}
+    fig = figures.error_maps(frame.rgb, fields, frame.motion, worst_px=3)
+
+    *maps, bar = fig.axes
+    assert titles(fig)[:3] == ["decoded picture", "method 0\n0.00 px", "method 1\n1.41 px"]
+    assert len(titles(fig)) == 6
+    assert len(maps) == 8  # two rows of four, the last two panels empty
+    for k, ax in enumerate(maps[1:6]):
+        np.testing.assert_allclose(shown(ax), k * np.sqrt(2), rtol=1e-6)
+        assert ax.get_images()[0].get_clim() == (0, 3)
+    assert not maps[6].get_images()
+    assert "px per frame" in bar.get_ylabel()
 
 
-def field(dx, height=40, width=60):
-    """A motion field of ``dx`` px to the right everywhere."""
-    moved = np.zeros((2, height, width), np.float32)
-    moved[0] = dx
-    return moved
+def test_the_wheel_has_the_colours_of_the_panels_and_the_length_of_full_colour():
+    frame = compressed(4)
+    fig = figures.motion_comparison(frame.rgb, {"flow": frame.motion}, full_colour_px=4)
 
-
-def test_the_largest_changes_are_found_in_order_and_apart():
-    truth, before, after = field(0), field(0), field(0)
-    before[0, 5:10, 5:10] = 2  # noise that vanishes
-    before[0, 25:30, 40:45] = 4  # more of it
-    after[0, 5:10, 50:55] = 3  # noise that comes
-    fell_most, fell, rose = figures.error_changes(before, after, truth, count=2, radius=2)
-
-    assert (fell_most.x, fell_most.y, fell_most.change_px) == (42, 27, pytest.approx(-4))
-    assert (fell.x, fell.y, fell.change_px) == (7, 7, pytest.approx(-2))
-    assert (rose.x, rose.y, rose.change_px) == (52, 7, pytest.approx(3))
-
-
-def test_windows_do_not_overlap_and_stay_inside():
-    random = np.random.default_rng(0)
-    before, after = random.normal(size=(2, 2, 30, 20)).astype(np.float32)
-    marks = figures.error_changes(before, after, np.zeros_like(before), count=3, radius=3)
-    assert [mark.change_px < 0 for mark in marks] == [True] * 3 + [False] * 3
-    for k, a in enumerate(marks):
-        assert 3 <= a.x < 20 - 3
-        assert 3 <= a.y < 30 - 3
-        assert all(max(abs(a.x - b.x), abs(a.y - b.y)) > 6 for b in marks[:k])
-
-
-def test_where_nothing_changed_nothing_is_marked():
-    same = field(1)
-    assert figures.error_changes(same, same, field(0), count=2, radius=4) == []
-
-
-def test_circles_are_where_the_error_fell_and_squares_where_it_rose():
-    frame = compressed(5)
-    cues = {"RGB": frame.rgb, "DMC": frame.motion}
-    marks = {"clip": {"DMC": [figures.Mark(10, 12, 4, -0.5), figures.Mark(30, 20, 4, 0.25)]}}
-    fig = figures.cue_panels({"clip": cues}, full_colour_px=10, marks=marks)
-
-    picture, cue = fig.axes
-    assert not picture.patches
-    circle, square = cue.patches
-    assert (circle.center, circle.radius) == ((10, 12), 4)
-    assert (square.get_xy(), square.get_width(), square.get_height()) == ((26, 16), 8, 8)
-    assert cue.get_xlabel() == "fell 0.50\nrose 0.25"
-    assert "circle fell most, dashed square rose most" in fig.get_supxlabel()
-    assert "full colour = 10 px" in fig.get_supxlabel()
+    wheel = fig.axes[-1]
+    picture = shown(wheel)
+    assert [text.get_text() for text in wheel.texts] == ["", "4 px"]
+    middle = len(picture) // 2
+    assert picture[middle, middle].tolist() == [255, 255, 255]
+    assert picture[middle, -1].tolist() == [255, 0, 0]  # right: as the panel, which moves right
+    assert shown(fig.axes[1])[0, 0].tolist() == [255, 0, 0]
+    assert picture[-1, middle].tolist() == [128, 255, 0]  # down is drawn below
+    left, right, bottom, top = wheel.get_images()[0].get_extent()
+    assert (left, right, bottom, top) == (-4, 4, 4, -4)

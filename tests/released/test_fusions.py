@@ -81,14 +81,14 @@ def run_released_part(cells):
 
 
 @pytest.mark.parametrize("at_hand", [pytest.param(True, marks=pytest.mark.data), False])
-def test_notebook_5_shows_the_same_with_the_authors_files_and_without(
+def test_notebook_10_shows_the_same_with_the_authors_files_and_without(
     request, monkeypatch, at_hand
 ):
     folder = "nowhere"
     if at_hand:
         folder = request.getfixturevalue("shared_data") / "released_scores" / "exp_my"
     monkeypatch.setenv("DMC_RELEASED_SCORES", str(folder))
-    cells = nbformat.read(paths.NOTEBOOKS / "05_recognition.ipynb", 4).cells
+    cells = nbformat.read(paths.NOTEBOOKS / "10_released_scores.ipynb", 4).cells
     (start,) = [k for k, cell in enumerate(cells) if "paths.released_scores()" in cell.source]
     checked = [
         cell for cell in cells[start:] if "nbval-check-output" in cell.metadata.get("tags", [])

@@ -75,6 +75,14 @@ def test_other_published_data_sets_have_their_own_counts(profile, clips):
     assert row[4] == f"{3 * 50 * clips:,}"
 
 
+def test_weizmann_is_trained_once_for_each_person_left_out_and_each_seed():
+    found = rows(dry("weizmann"), experiment.MOTION)
+    assert sorted((row[2], row[1]) for row in found) == [
+        (str(split), str(seed)) for split in range(1, 10) for seed in (0, 1, 2)
+    ]
+    assert {row[4] for row in found} == {f"{80 * int(found[0][3]):,}"}
+
+
 def test_single_frames_are_trained_by_one_seed_and_the_rest_by_all():
     text = dry("ucf101", seeds=[4, 7])
     assert [row[1] for row in rows(text, experiment.MSE)] == ["4", "7"]
@@ -102,7 +110,7 @@ def test_without_a_gpu_the_hours_are_this_machines_and_what_was_not_measured_has
 
 
 def test_nothing_is_folded_in_a_file():
-    text = dry("ucf101", settings=[f"05.scores_folder={'far/' * 60}away"])
+    text = dry("ucf101", settings=[f"05.device={'far/' * 60}away"])
     assert all(len(row) == 6 for row in rows(text, experiment.LONGER))
     assert "…" not in text
     assert f"{'far/' * 60}away" in text
@@ -110,12 +118,12 @@ def test_nothing_is_folded_in_a_file():
 
 def test_drawn_clips_are_counted_and_what_is_done_is_not_left():
     text = dry("smoke", only=["04"], seeds=[1])
-    assert "8 trainings; " in text
+    assert "9 trainings; " in text
     assert "held out" not in text
     (step,) = plan("smoke", only=["04"], seeds=[1])
     config = experiment.trainings(experiment.Setting.of(step.every))[experiment.MOTION]
-    # ten actions, two clips of each, three frames
-    assert rows(text, experiment.MOTION)[0][4] == f"{10 * 2 * 3 * config.epochs:,}"
+    # ten actions, two clips of each, a frame of each clip
+    assert rows(text, experiment.MOTION)[0][4] == f"{10 * 2 * config.epochs:,}"
     config.folder.mkdir(parents=True)
     (config.folder / "scores.safetensors").touch()
     assert rows(dry("smoke", only=["04"], seeds=[1]), experiment.MOTION)[0][5] == "done"

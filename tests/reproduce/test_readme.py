@@ -3,22 +3,58 @@ import pytest
 from dmclib import errors, experiment, paths, results
 from dmclib.reproduce import readme
 
-TEXT = readme.FILE.read_text(encoding="utf-8")
+TEXTS = {path: path.read_text(encoding="utf-8") for path in readme.FILES}
+FIRST, ALL = readme.FILES
 
 
-def test_readmes_tables_are_what_the_committed_results_give():
-    assert readme.renewed(TEXT) == TEXT, "README is older than results/: make readme"
+def test_the_tables_are_what_the_committed_results_give():
+    assert readme.renewed(TEXTS) == TEXTS, "a table is older than results/: make readme"
 
 
 def test_an_older_table_is_replaced_and_nothing_else():
     begin = "<!-- table claims -->\n"
-    older = TEXT.replace(begin, f"{begin}| an | older | row |\n")
-    assert readme.renewed(f"Other words\n{older}") == f"Other words\n{TEXT}" != older
+    older = TEXTS[ALL].replace(begin, f"{begin}| an | older | row |\n")
+    new = readme.renewed(TEXTS | {ALL: f"Other words\n{older}"})
+    assert new == TEXTS | {ALL: f"Other words\n{TEXTS[ALL]}"}
+    assert new != TEXTS
 
 
-def test_a_table_without_its_place_is_named():
-    with pytest.raises(errors.DMCError, match="no place for table 'real': put in <!-- table real"):
-        readme.renewed(TEXT.replace("<!-- end real -->", ""))
+@pytest.mark.parametrize(
+    "text",
+    [
+        TEXTS[ALL].replace("<!-- end real -->", ""),
+        TEXTS[ALL].replace("<!-- table real -->", ""),
+        TEXTS[ALL] + "<!-- table real -->\n<!-- end real -->",
+    ],
+)
+def test_a_table_without_its_one_place_is_named(text):
+    with pytest.raises(errors.DMCError, match="'real' has not one place in README: put in <!-- ta"):
+        readme.renewed(TEXTS | {ALL: text})
+
+
+def test_readmes_first_screen_has_three_differences_with_their_intervals(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "RESULTS", tmp_path)
+    gain = {"a - b": 0.125, "low": -0.01, "high": 0.26, "says": "nothing"}
+    differences = [gain | {"a": a, "b": b} for a, b in [("x", "y"), *readme.SHOWN]]
+    results.start_run("06_ablations", profile="laptop", seed=0).save(
+        [{"variant": "x"}], data="clips", differences=differences
+    )
+    lines = readme.first("laptop").splitlines()
+    assert len(lines) == 2 + 3
+    assert all("+12.5 [-1.0, +26.0]" in line for line in lines[2:])
+
+
+def test_a_target_that_was_not_measured_has_no_figure(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "RESULTS", tmp_path)
+    row = {"suite": "codec", "target": "reading", "bound": "at most 2", "before": None}
+    rows = [
+        row | {"figure": 1.256, "verdict": "reached"},
+        row | {"figure": None, "verdict": "not measured"},
+    ]
+    results.start_run("bench_targets", profile="laptop", seed=0).save(rows, data="rows")
+    lines = readme.speed("laptop").splitlines()
+    assert lines[2] == "| codec | reading | at most 2 | 1.26 | reached |"
+    assert lines[3] == "| codec | reading | at most 2 |  | not measured |"
 
 
 def test_a_variant_is_a_row_in_per_cent_and_what_was_not_measured_stays_empty(
@@ -38,6 +74,33 @@ def test_a_variant_is_a_row_in_per_cent_and_what_was_not_measured_stays_empty(
     assert lines[2] == "| file metadata |  | 60.0 [30.0, 90.0] |  |"
     assert lines[3] == "| DMC: cls + MSE + adv | 50.0 [25.0, 75.0] | 60.0 [30.0, 90.0] | 0.13 |"
     assert lines[-1] == "| x - y | +12.5 [-1.0, +26.0] | nothing |"
+
+
+def test_fusions_and_nearness_have_tables_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "RESULTS", tmp_path)
+    row = {"variant": experiment.ADV, "accuracy": 0.5, "low": 0.25, "high": 0.75, "n": 8}
+    row |= {"clip_accuracy": 0.6, "clip_low": 0.3, "clip_high": 0.9, "epe_px": 0.126}
+    gain = {"a": "x", "b": "y", "a - b": 0.125, "low": -0.01, "high": 0.26, "says": "nothing"}
+    ratio = {f"squared_ratio{end}": 0.5 for end in ("", "_low", "_high")}
+    blocks = {f"blockiness{end}": 2.0 for end in ("", "_low", "_high")}
+    near = [
+        {"variant": experiment.ADV, "region": "whole"} | ratio | blocks,
+        {"variant": experiment.ADV, "region": "body"} | dict.fromkeys(ratio),
+    ]
+    fused = gain | {"a": "CoViAR + x", "of": "whole clips"}
+    run = results.start_run("06_ablations", profile="laptop", seed=0)
+    run.save([row], data="clips", differences=[gain, fused], nearness=near)
+    lines = readme.ablation("laptop").splitlines()
+    assert lines[4:8] == [
+        "| difference, single frames | points | says |",
+        "|---|---|---|",
+        "| x - y | +12.5 [-1.0, +26.0] | nothing |",
+        "",
+    ]
+    assert lines[8] == "| difference, whole clips | points | says |"
+    assert lines[10] == "| CoViAR + x - y | +12.5 [-1.0, +26.0] | nothing |"
+    assert lines[12] == "| squared error, share of the vectors' | whole | body | blockiness |"
+    assert lines[14] == "| DMC: cls + MSE + adv | 0.50 [0.50, 0.50] |  | 2.00 [2.00, 2.00] |"
 
 
 def test_a_change_stands_beside_what_it_changes_and_other_differences_elsewhere(

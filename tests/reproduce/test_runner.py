@@ -15,7 +15,7 @@ from dmclib.errors import DMCError
 from dmclib.reproduce import runner
 from tests.notebook_maker import use_folder, write
 
-PARAMETERS = 'profile: str = "smoke"  # name\nepochs: int = 1  # passes over the clips'
+PARAMETERS = 'profile: str = "laptop"  # name\nepochs: int = 1  # passes over the clips'
 NOTE = """
 import os, sys
 with open("log.txt", "a") as log:
@@ -46,7 +46,7 @@ def story(tmp_path_factory):
         write(
             paths.NOTEBOOKS, "02_third", "", NOTE.replace(", profile, epochs", "").format("third")
         )
-        (paths.PROFILES / "night.yaml").write_text("epochs: 3")
+        (paths.PROFILES / "night.yaml").write_text("profile: night\nepochs: 3")
         sources = {path.name: path.read_bytes() for path in paths.NOTEBOOKS.glob("*.ipynb")}
         runs = paths.RESULTS / "night" / "runs"
         runs.mkdir(parents=True)
@@ -157,7 +157,7 @@ def test_an_unknown_setting_is_refused_before_anything_runs(tmp_path, monkeypatc
 def test_what_the_folder_of_videos_holds_is_said_before_anything_runs(tmp_path, monkeypatch):
     use_folder(monkeypatch, tmp_path)
     write(paths.NOTEBOOKS, "00_first", PARAMETERS + '\ndata_folder: str = ""  # real videos')
-    (paths.PROFILES / "night.yaml").write_text("data_folder:")
+    (paths.PROFILES / "night.yaml").write_text("profile: night\ndata_folder:")
     for name in ("run/a.avi", "walk/a.mp4", "walk/notes.txt"):
         (tmp_path / "videos" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "videos" / name).touch()
@@ -219,6 +219,8 @@ def test_ctrl_c_stops_the_kernel_and_leaves_nothing_half_written(tmp_path):
     started = tmp_path / "started"
     cell = f"import os, time\nopen({str(started)!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)"
     write(tmp_path / "notebooks", "00_first", PARAMETERS, cell)
+    (tmp_path / "notebooks" / "profiles").mkdir()
+    (tmp_path / "notebooks" / "profiles" / "smoke.yaml").write_text("profile: smoke")
     folders = [tmp_path / "notebooks", tmp_path / "results"]
     process = subprocess.Popen(
         [sys.executable, "-c", MAIN, *folders],

@@ -179,6 +179,35 @@ def test_a_frozen_classifier_waits_while_the_generator_learns():
         assert moved(before, loop.networks) == expected
 
 
+def test_without_a_class_loss_the_classifier_is_not_asked_and_stays_as_it_was_to_the_bit():
+    loop, batch = steps(weights=LossWeights(classification=0.0, reconstruction=1.0))
+    loop.logits = None  # would fail if it were called
+    loop.networks.train()
+    before = bits(loop.networks)
+    terms = loop.step(0, batch)
+    assert changed(before, loop.networks) == {"generator"}
+    assert terms.keys() == {"loss", "reconstruction"}
+    torch.testing.assert_close(terms["loss"], terms["reconstruction"])
+
+
+def test_a_generator_alone_comes_nearer_to_flow_before_a_classifier_that_stays():
+    flow = config("flow")
+    training.fit(flow)
+    weights_alone = LossWeights(classification=0.0, reconstruction=1.0)
+    alone = config(start_from=flow, weights=weights_alone, epochs=12, generator_lr=1e-2)
+    training.fit(alone)
+    log = training.load_log(alone)
+    assert log[-1]["validation_epe_px"] < 0.8 * log[0]["validation_epe_px"]
+    theirs, own = weights(flow), weights(alone)
+    for name in (name for name in theirs if name.startswith("classifier.")):
+        assert torch.equal(theirs[name], own[name]), name
+
+
+def test_only_a_cue_can_do_without_the_class_loss():
+    with pytest.raises(DMCError, match="the flow stream learns by the class loss alone"):
+        config("flow", weights=LossWeights(classification=0.0))
+
+
 def test_with_the_released_habit_even_steps_and_odd_ones_move_other_networks():
     loop, batch = steps(habits=("classifier-with-discriminator",))
     moves = []
@@ -350,7 +379,7 @@ def test_prepared_clips_are_streamed_and_their_training_goes_on_where_it_stopped
 
 def test_prepared_clips_are_read_as_the_data_config_says(prepared):
     seen = []
-    for reading in data.READINGS:
+    for reading in set(data.READINGS) - {"dis"}:
         made = streamed(replace(prepared, reading=reading), "residual")
         batch = next(fitting.batches(made, "test", torch.device("cpu"), 0).all())
         seen.append(batch.sample)
@@ -358,6 +387,8 @@ def test_prepared_clips_are_read_as_the_data_config_says(prepared):
         for other in seen[:n]:
             assert not torch.equal(sample.residual, other.residual)
             assert torch.equal(sample.flow, other.flow)
+    with pytest.raises(DatasetError, match="DIS flow needs the frame before"):
+        fitting.batches(streamed(replace(prepared, reading="dis")), "test", torch.device("cpu"), 0)
 
 
 def test_streamed_flow_teaches_which_way_things_move(prepared):
