@@ -36,15 +36,15 @@ reproduce: $(READY)  ## Run the notebooks of PROFILE in order, going on where th
 	$(BIN)/dmc reproduce $(PROFILE) $(ARGS)
 
 test: lint  ## Check with ruff, quick tests, and every notebook at smoke size
-	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
+	$(BIN)/python -m pytest $(PARALLEL) -rfER --reruns 1 --only-rerun Timeout -m "not slow"
 	rm -rf cache/smoke && mkdir -p cache/smoke
 	$(BIN)/python -m tests.smoke_copies cache/smoke
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) --nbval-lax \
-		--nbval-current-env --nbval-cell-timeout=600 \
+		--nbval-current-env --nbval-cell-timeout=600 --timeout=0 \
 		--nbval-sanitize-with tests/nbval_sanitize.cfg cache/smoke
 
 slow: $(READY)  ## Run the tests that take long
-	$(BIN)/python -m pytest $(PARALLEL) -m slow
+	$(BIN)/python -m pytest $(PARALLEL) --timeout=0 -m slow
 
 lint: $(READY)  ## Check style with ruff, notebooks included
 	$(BIN)/ruff check .

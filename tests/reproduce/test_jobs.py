@@ -183,11 +183,14 @@ def test_a_training_outlives_the_kernel_that_started_it(stand_in, started):
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    while not (going.folder / "progress.json").exists():
-        assert kernel.poll() is None
-        time.sleep(0.05)
-    os.killpg(kernel.pid, signal.SIGKILL)
-    kernel.wait()
+    try:
+        # Its number is written a moment after it has begun.
+        while not (going.folder / "progress.json").exists() or jobs.pid(going) is None:
+            assert kernel.poll() is None
+            time.sleep(0.05)
+    finally:
+        os.killpg(kernel.pid, signal.SIGKILL)
+        kernel.wait()
     assert jobs.pid(going) is not None
     (going.folder / "closed").touch()
     run(going)
