@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import tempfile
 from itertools import product
 from pathlib import Path
 
@@ -106,6 +107,60 @@ class Explorer(widgets.VBox):
         """The widget and, for a page where none runs (a book, GitHub), the frame as a picture."""
         bundle = super()._repr_mimebundle_(**kwargs)
         return bundle | {"image/jpeg": _jpeg(self._figure(self.frame))}
+
+
+def own_video(*, weights: demo.Weights | None = None) -> "OwnVideo":
+    """Ask for a video, by its path or as an upload, and show it by :func:`gop_explorer`.
+
+    It is re-encoded as the paper's are, MPEG-4 Part 2 of 340x256, to a copy that goes with the
+    kernel; of a long one the first ``demo.LONGEST`` frames. The video itself is never written to.
+
+    Args:
+        weights: of the cue (:func:`demo.find_weights`); without them there is no such panel.
+    """
+    return OwnVideo(weights)
+
+
+class OwnVideo(widgets.VBox):
+    """A field for a path, a button for an upload, and below them the video or what is wrong."""
+
+    def __init__(self, weights: demo.Weights | None):
+        self._weights = weights
+        self._folder = tempfile.TemporaryDirectory(prefix="dmc-own-")
+        self.path = widgets.Text(placeholder="path of a video, then Enter", continuous_update=False)
+        self.upload = widgets.FileUpload(accept="video/*", description="or upload one")
+        self.path.observe(self._take_path, "value")
+        self.upload.observe(self._take_upload, "value")
+        super().__init__([widgets.HBox([self.path, self.upload])])
+
+    def _take_path(self, change: dict) -> None:
+        self._show(Path(change["new"]).expanduser())
+
+    def _take_upload(self, change: dict) -> None:
+        (file,) = change["new"]
+        # Its name says what it is called elsewhere, and is no place here.
+        name = Path(self._folder.name) / f"upload{Path(file['name']).suffix}"
+        name.write_bytes(file["content"])
+        self._show(name)
+
+    def _show(self, video: Path) -> None:
+        clip = Path(self._folder.name) / "clip.mp4"
+        self._say(f"{video.name} is being re-encoded.")
+        try:
+            codec.transcode(video, clip, frames=demo.LONGEST)
+            explorer = gop_explorer(clip, weights=self._weights)
+        except DMCError as problem:
+            self._say(str(problem))
+            return
+        self.children = [self.children[0], explorer]
+
+    def _say(self, sentence: str) -> None:
+        self.children = [self.children[0], widgets.HTML(f"<p>{html.escape(sentence)}</p>")]
+
+    def _repr_mimebundle_(self, **kwargs):
+        """The widget and, for a page where none runs, what it would do."""
+        does = "In JupyterLab, a path or an upload here shows a video of yours frame by frame."
+        return super()._repr_mimebundle_(**kwargs) | {"text/html": f"<p>{does}</p>"}
 
 
 def _jpeg(fig) -> str:

@@ -1,4 +1,5 @@
 import re
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -117,3 +118,35 @@ def test_a_playable_copy_has_the_same_pictures_and_never_replaces_its_source(cli
         assert np.abs(ours.astype(int) - theirs).mean() < 8
     with pytest.raises(ValueError, match="the video itself"):
         demo.playable(clip, clip)
+
+
+def shown(own):
+    """What an ``OwnVideo`` has below its controls: an explorer or a sentence."""
+    below = own.children[1]
+    return below if isinstance(below, explore.Explorer) else below.value
+
+
+def uploaded(name, content):
+    now = datetime.now(UTC)
+    about = {"name": name, "type": "video/mp4", "size": len(content), "last_modified": now}
+    return (about | {"content": memoryview(content)},)
+
+
+def test_a_video_of_ones_own_comes_by_path_or_upload_and_stays_as_it_is(clip):
+    before, own = clip.read_bytes(), explore.own_video()
+    own.path.value = str(clip)
+    assert shown(own).frame.rgb.shape == (256, 340, 3)
+    by_path = shown(own).frame.rgb
+    own.path.value = f"{clip}.txt"
+    assert f"{clip}.txt: no such file" in shown(own)
+    own.upload.value = uploaded("../../film.mp4", before)
+    np.testing.assert_array_equal(shown(own).frame.rgb, by_path)
+    assert clip.read_bytes() == before
+    assert [path.name for path in clip.parent.iterdir()] == [clip.name]
+
+
+def test_an_upload_that_is_no_video_is_said_in_a_sentence():
+    own = explore.own_video()
+    own.upload.value = uploaded("film<b>.mp4", b"no video")
+    assert "is not a readable video" in shown(own)
+    assert "text/html" in own._repr_mimebundle_()

@@ -14,6 +14,7 @@ from dmclib.data import DataConfig
 from dmclib.errors import DMCError
 from dmclib.experiment import Setting
 from dmclib.models import GeneratorConfig
+from dmclib.reproduce import jobs
 from dmclib.reproduce.profiles import Step, published
 from dmclib.training import TrainConfig
 
@@ -104,11 +105,13 @@ def _trainings(step: Step) -> Iterator[tuple[str, TrainConfig]]:
             if seed in seeds:
                 yield from plain.items()
             if seed in every.get("further_seeds", ()):
+                names = {config: name for name, config in plain.items()}
                 more = experiment.further(setting)
                 for name in every["further"]:
-                    against = experiment.AGAINST[name]
-                    yield against, plain[against]
-                    yield name, more[name]
+                    changed = more[name], plain[experiment.AGAINST[name]]
+                    for config in (c for each in changed for c in jobs.with_ancestors(each)):
+                        own = name if config == more[name] else f"{name}, a stage before"
+                        yield names.get(config, own), config
 
 
 def _measured() -> tuple[dict[tuple[str, int], float], str]:

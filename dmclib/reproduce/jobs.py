@@ -81,7 +81,7 @@ def run(
         DMCError: there is no such device or scheduler; or a training that this call started fails,
             with the end of its log. The others that this call started are stopped.
     """
-    chain = list({c.key: c for config in configs for c in _with_ancestors(config)}.values())
+    chain = list({c.key: c for config in configs for c in with_ancestors(config)}.values())
     waiting = [config for config in chain if not config.done]
     if not waiting:
         return
@@ -98,8 +98,9 @@ def run(
         )
 
 
-def _with_ancestors(config: TrainConfig) -> list[TrainConfig]:
-    before = [] if config.start_from is None else _with_ancestors(config.start_from)
+def with_ancestors(config: TrainConfig) -> list[TrainConfig]:
+    """A training behind the stages that it starts from, the first of them first."""
+    before = [] if config.start_from is None else with_ancestors(config.start_from)
     return [*before, config]
 
 

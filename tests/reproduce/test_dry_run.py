@@ -132,8 +132,11 @@ def test_drawn_clips_are_counted_and_what_is_done_is_not_left():
 def test_further_trainings_are_listed_with_those_that_they_change():
     text = dry("smoke", only=["06"], settings=["further_seeds=[3]"])
     name = "generator: without residual"
-    assert [row[1] for row in rows(text, name)] == ["3"]
-    assert [row[1] for row in rows(text, experiment.AGAINST[name])] == ["0", "3"]
+    before, after = (rows(text, words) for words in (f"{name}, a stage before", name))
+    assert [row[1] for row in before] == ["3"]  # its generator alone
+    assert [row[1] for row in after] == ["3"]
+    for plain in (experiment.MSE, experiment.ALONE, experiment.FLOW):
+        assert [row[1] for row in rows(text, plain)] == ["0", "3"]
 
 
 def test_a_prepared_folder_is_counted_itself(tmp_path):
