@@ -89,8 +89,10 @@ def test_every_link_leads_somewhere(book, pages):
 def test_every_picture_is_there_and_says_what_it_shows(book, pages):
     for path, page in pages.items():
         for image in page.all("img"):
-            assert (path.parent / unquote(image["src"])).is_file(), (path.relative_to(book), image)
-            assert image.get("alt"), (path.relative_to(book), image)
+            where = path.relative_to(book), image["src"][:80]
+            if not image["src"].startswith("data:"):  # what moves is in the page itself
+                assert (path.parent / unquote(image["src"])).is_file(), where
+            assert image.get("alt"), where
 
 
 def test_no_figure_of_a_notebook_is_lost(book, pages):
