@@ -106,6 +106,7 @@ def watch(monkeypatch, act):
     monkeypatch.setattr(jobs, "tqdm", Bar)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("frames")
 def test_a_killed_training_goes_on_and_ends_as_fit_ends_when_undisturbed(monkeypatch):
     flow = config("flow", epochs=1)
