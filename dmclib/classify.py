@@ -19,7 +19,6 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from dmclib import cluster, codec, data, demo, fast, files, recognition, training
-from dmclib.cluster import Workers
 from dmclib.data import corpora, folders
 from dmclib.errors import (
     CheckpointError,
@@ -155,35 +154,19 @@ def _is_video(path: Path) -> bool:
 def _answers(
     paths: Sequence[str], config: TrainConfig, scheduler: str | None
 ) -> Iterator[tuple[str, list[float] | str]]:
-    """Give each path with what :func:`score` answers.
-
-    If its worker was lost it is tried again, alone: a scheduler's worker may have several threads,
-    and no video is to be blamed for a crash of another.
-    """
+    """Give each path with what :func:`score` answers the first or, if it was lost, second time."""
     if not paths:
         return
-    count = min(len(paths), os.cpu_count() or 1)
+    count, jobs = min(len(paths), os.cpu_count() or 1), [(path, config) for path in paths]
     with cluster.workers(count, scheduler=scheduler) as workers:
-        lost = []
-        for path, answer in _each(workers, paths, config):
+        patience = {"patience_seconds": PATIENCE_SECONDS}
+        for (path, _), answer in workers.each_twice(score, jobs, **patience):
             if answer is cluster.LOST:
-                lost.append(path)
-            else:
-                yield path, answer
-        for path in lost:
-            for _, answer in _each(workers, [path], config):
-                if answer is cluster.LOST:
-                    answer = (
-                        f"{path}: the process that read it was lost, twice: it crashed, ran out "
-                        f"of memory, or did nothing for {PATIENCE_SECONDS} seconds."
-                    )
-                yield path, answer
-
-
-def _each(workers: Workers, paths: Sequence[str], config: TrainConfig) -> Iterator[tuple]:
-    jobs = [(path, config) for path in paths]
-    for (path, _), answer in workers.each(score, jobs, patience_seconds=PATIENCE_SECONDS):
-        yield path, answer
+                answer = (
+                    f"{path}: the process that read it was lost, twice: it crashed, ran out of "
+                    f"memory, or did nothing for {PATIENCE_SECONDS} seconds."
+                )
+            yield path, answer
 
 
 def score(path: str, config: TrainConfig) -> list[float] | str:

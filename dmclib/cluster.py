@@ -113,6 +113,23 @@ class Workers:
             del done  # Dask would do a task again whose future we hold and whose worker is lost
             yield from answers
 
+    def each_twice(
+        self, function: Callable, jobs: Iterable[tuple], *, patience_seconds: float
+    ) -> Iterator[tuple[tuple, Any]]:
+        """As :meth:`each`, but of a task whose worker was lost the answer to a second try.
+
+        That one is alone: a scheduler's worker may have several threads, and no task is to be
+        blamed for the crash of another.
+        """
+        lost = []
+        for job, given in self.each(function, jobs, patience_seconds=patience_seconds):
+            if given is LOST:
+                lost.append(job)
+            else:
+                yield job, given
+        for job in lost:
+            yield from self.each(function, [job], patience_seconds=patience_seconds)
+
 
 @contextmanager
 def workers(count: int | None = None, *, scheduler: str | None = None) -> Iterator[Workers]:

@@ -46,8 +46,11 @@ def config(tmp_path, monkeypatch):
 def here(monkeypatch):
     """Does tasks in this process, and notes of what; those whose path is in ``lost`` are lost."""
 
-    class Here:
+    class Here(cluster.Workers):
         asked, lost = (), []
+
+        def __init__(self):
+            pass
 
         def each(self, function, jobs, *, patience_seconds):
             for job in jobs:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from tqdm.auto import tqdm
 
@@ -147,27 +147,28 @@ def _make(
 
 
 def _answers(workers: Workers, tasks: Sequence[Task]) -> Iterator[tuple[str, bool | str]]:
-    """Give each video's name with what :func:`video.make` answers the first or the second time.
-
-    Those whose worker was lost have their second time alone: a scheduler's worker may have several
-    threads, and no video is to be blamed for a crash of another.
-    """
-    failed, lost = [], []
-    jobs = [(task,) for task in tasks]
-    for (task,), answer in workers.each(video.make, jobs, patience_seconds=PATIENCE_SECONDS):
-        if answer is cluster.LOST:
-            lost.append((task,))
-        elif isinstance(answer, str):
+    """Give each video's name with what :func:`video.make` answers the first or the second time."""
+    failed = []
+    for (task,), answer in _each(workers, [(task,) for task in tasks]):
+        if isinstance(answer, str):
             failed.append((task,))
         else:
-            yield task.name, answer
-    for again in (failed, *([job] for job in lost)):
-        for (task,), answer in workers.each(video.make, again, patience_seconds=PATIENCE_SECONDS):
-            lost_twice = (
-                f"{task.name}: the process that prepared it was lost, twice: it crashed, ran "
-                f"out of memory, or did nothing for {PATIENCE_SECONDS:g} seconds."
-            )
-            yield task.name, lost_twice if answer is cluster.LOST else answer
+            yield task.name, _said(task, answer)
+    for (task,), answer in _each(workers, failed):
+        yield task.name, _said(task, answer)
+
+
+def _each(workers: Workers, jobs: Sequence[tuple[Task]]) -> Iterator[tuple]:
+    return workers.each_twice(video.make, jobs, patience_seconds=PATIENCE_SECONDS)
+
+
+def _said(task: Task, answer: Any) -> bool | str:
+    if answer is not cluster.LOST:
+        return answer
+    return (
+        f"{task.name}: the process that prepared it was lost, twice: it crashed, ran out of "
+        f"memory, or did nothing for {PATIENCE_SECONDS:g} seconds."
+    )
 
 
 def _describe(
