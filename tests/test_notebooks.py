@@ -124,6 +124,14 @@ def test_its_results_were_made_by_the_code_that_it_shows(path):
 
 
 @each_notebook
+def test_what_needs_a_kernel_is_shown_without_one_too(path):
+    for cell in code_cells(path):
+        if cell.source.startswith("explore."):
+            shown = {kind for output in cell.outputs for kind in output.get("data", {})}
+            assert shown & {"image/jpeg", "text/html"}, cell.source
+
+
+@each_notebook
 def test_it_names_no_folder_of_the_machine_it_was_run_on(path):
     for text in texts(path):
         assert not FOLDERS.search(text), text
