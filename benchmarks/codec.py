@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -16,7 +17,7 @@ import numpy as np
 from dmclib.codec import encode, packets, read_at, read_frames
 from dmclib.errors import VideoError
 from dmclib.speed.clips import decode_bare, default_clip, drifting_texture, exhaust
-from dmclib.speed.timing import Call, measure
+from dmclib.speed.timing import Call, Timing, cumulative, measure
 
 # Names an interpreter that has the package, where this one has not.
 OTHER_PYTHON = "DMC_MVEXTRACTOR_PYTHON"
@@ -37,7 +38,8 @@ def rows(clip: str | Path | None = None, *, repeats: int = 15) -> list[dict]:
     Returns:
         One row per clip and task: ``task``, ``clip``, ``frames`` that the other side decodes,
         ``bare_ms`` (or ``theirs_ms``) and ``ours_ms`` per run with quartiles, ``ratio`` of ours to
-        theirs.
+        theirs. Then where a frame's time goes: rows of ``part_ms`` with quartiles, told apart by a
+        profiler, whose own time is in them.
 
     Raises:
         VideoError: ``clip`` cannot be read, or has fewer than three GOPs with P-frames.
@@ -48,7 +50,28 @@ def rows(clip: str | Path | None = None, *, repeats: int = 15) -> list[dict]:
             encode(drifting_texture(250), Path(folder) / "drawn.mp4")
             table += _beside_bare(Path(folder) / "drawn.mp4", repeats)
             table.append(_in_a_film(Path(folder), repeats))
-        return table
+        return [*table, *_parts(first, repeats)]
+
+
+def _parts(clip: Path, repeats: int) -> Iterator[dict]:
+    """Where the time of reading every frame goes, per frame."""
+    frames, seconds = len(packets(clip)), defaultdict(list)
+    for _ in range(repeats):
+        spent = cumulative(lambda: exhaust(read_frames(clip)))
+        parts = {
+            "decode": spent["read._groups"],
+            "RGB": spent["pictures.to_rgb"],
+            "vectors of blocks": spent["read.motion_vectors"] + spent["vectors.whole_pixel_moves"],
+            "their field": spent["vectors.motion_field"],
+            "prediction": spent["vectors.carry"],
+            "reference kept": spent["read._refer"],
+        }
+        parts["residual and the rest"] = spent["read.read_frames"] - sum(parts.values())
+        for part, value in parts.items():
+            seconds[part].append(value / frames)
+    for part, values in seconds.items():
+        row = {"task": f"a frame: {part}", "clip": clip.name, "repeats": repeats}
+        yield row | Timing.of(values).ms("part")
 
 
 def _in_a_film(folder: Path, repeats: int, *, parts: int = 48) -> dict:

@@ -4,8 +4,6 @@ A sample is what :class:`loader.Segments` gives for one clip: three P-frames at 
 residual and flow, cropped, mirrored and normalised.
 """
 
-import cProfile
-import pstats
 import random
 import tempfile
 from collections import defaultdict
@@ -95,12 +93,8 @@ def _parts(segments: loader.Segments, repeats: int) -> dict[str, timing.Timing]:
     """Seconds per sample of each part of the work, by the profiler, over ``repeats`` passes."""
     seconds: dict[str, list[float]] = defaultdict(list)
     for _ in range(repeats):
-        profiler = cProfile.Profile()
-        for number in range(len(segments)):
-            profiler.runcall(segments.__getitem__, number)
-        cumulative: dict[str, float] = defaultdict(float)
-        for (file, _, function), numbers in pstats.Stats(profiler).stats.items():
-            cumulative[f"{Path(file).stem}.{function}"] += numbers[3] / len(segments)
+        spent = timing.cumulative(lambda: exhaust(map(segments.__getitem__, range(len(segments)))))
+        cumulative = defaultdict(float, {k: v / len(segments) for k, v in spent.items()})
         # Reading vectors and residual of decoded frames, which it takes from the decoder itself.
         frames = cumulative["read.read"] - cumulative["read._groups"]
         parts = {

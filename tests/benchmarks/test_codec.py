@@ -9,6 +9,9 @@ from dmclib.codec import encode, packets
 from dmclib.errors import VideoError
 from dmclib.speed import clips
 
+PARTS = ["decode", "RGB", "vectors of blocks", "their field", "prediction", "reference kept"]
+PARTS += ["residual and the rest"]
+
 
 @pytest.fixture
 def clip(tmp_path):
@@ -35,7 +38,7 @@ def elsewhere(monkeypatch, tmp_path):
 
 def test_reading_is_timed_beside_bare_decoding_of_the_same_frames(clip, monkeypatch):
     monkeypatch.delenv(bench_codec.OTHER_PYTHON, raising=False)
-    every, three, _ = bench_codec.rows(clip, repeats=2)
+    every, three, _, *parts = bench_codec.rows(clip, repeats=2)
     assert [every["task"], three["task"]] == ["every frame", "three P-frames"]
     assert every["frames"] == 40
     # GOPs of 12, 12, 12 and 4 frames: P-frames 2 of the second, 5 of the third and 2 of the last.
@@ -43,6 +46,8 @@ def test_reading_is_timed_beside_bare_decoding_of_the_same_frames(clip, monkeypa
     for row in (every, three):
         assert row["ratio"] == row["ours_ms"] / row["bare_ms"]
         assert row["ours_lower_ms"] <= row["ours_ms"] <= row["ours_upper_ms"]
+    assert [row["task"] for row in parts] == [f"a frame: {part}" for part in PARTS]
+    assert min(row["part_lower_ms"] for row in parts) > 0
 
 
 def test_a_clip_is_decoded_by_its_path_whatever_its_name(clip, monkeypatch):
@@ -52,7 +57,7 @@ def test_a_clip_is_decoded_by_its_path_whatever_its_name(clip, monkeypatch):
 
 
 def test_the_other_package_is_timed_where_an_interpreter_has_it(clip, elsewhere):
-    row = bench_codec.rows(clip, repeats=2)[-1]
+    row = bench_codec.rows(clip, repeats=2)[2]
     assert row["frames"] == 5
     assert row["ratio"] == row["ours_ms"] / row["theirs_ms"]
 
@@ -62,7 +67,7 @@ def test_without_the_other_package_its_row_says_what_it_needs(clip, monkeypatch,
     monkeypatch.delenv(bench_codec.OTHER_PYTHON, raising=False)
     if python:
         monkeypatch.setenv(bench_codec.OTHER_PYTHON, python)
-    row = bench_codec.rows(clip, repeats=1)[-1]
+    row = bench_codec.rows(clip, repeats=1)[2]
     assert "motion-vector-extractor" in row["needs"]
     assert "ours_ms" not in row
 

@@ -46,6 +46,19 @@ def test_calls_alternate_and_the_warm_up_is_not_counted(clock):
     assert timings == {"a": Timing(3.0, 2.0, 4.0, 5), "b": Timing(10.0, 10.0, 10.0, 5)}
 
 
+def test_a_functions_seconds_hold_those_of_what_it_calls():
+    def inner():
+        sum(range(10_000))
+
+    def outer():
+        inner()
+        inner()
+
+    spent = timing.cumulative(outer)
+    assert spent["test_timing.outer"] >= spent["test_timing.inner"] > 0
+    assert spent["test_timing.another"] == 0
+
+
 def test_at_least_one_call_is_timed():
     with pytest.raises(ValueError, match="repeats is 0"):
         measure({"a": lambda: None}, repeats=0)
