@@ -16,6 +16,9 @@ from dmclib.experiment.tables import metadata_row as metadata_row
 from dmclib.experiment.tables import pooled as pooled
 from dmclib.experiment.tables import table as table
 from dmclib.experiment.trainings import ACCUMULATED as ACCUMULATED
+from dmclib.experiment.trainings import ACTORS as ACTORS
+from dmclib.experiment.trainings import ACTORS_FLOW as ACTORS_FLOW
+from dmclib.experiment.trainings import ACTORS_MSE as ACTORS_MSE
 from dmclib.experiment.trainings import ADV as ADV
 from dmclib.experiment.trainings import AGAINST as AGAINST
 from dmclib.experiment.trainings import ALONE as ALONE

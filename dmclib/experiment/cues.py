@@ -8,7 +8,7 @@ import torch
 
 from dmclib import codec, evaluation, training, transforms
 from dmclib.evaluation import Nearness
-from dmclib.experiment.tables import Run, clusters
+from dmclib.experiment.tables import Run, clusters, each_split
 from dmclib.training import TrainConfig, fitting
 from dmclib.transforms import Sample
 
@@ -16,12 +16,18 @@ MACROBLOCK_PX = 16
 CPU = torch.device("cpu")
 
 
-def measure(runs: Mapping[str, Sequence[Run]], reference: str) -> list[dict]:
+def measure(
+    runs: Mapping[str, Sequence[Run]],
+    reference: str,
+    elsewhere: Mapping[str, Sequence[Run]] | None = None,
+) -> list[dict]:
     """How near the test cues are to flow, region by region, and beside one of the variants.
 
     Args:
         runs: variant -> finished trainings of fields of motion, as for :func:`table`.
         reference: the variant, the vectors as a rule, whose errors the others' are divided by.
+        elsewhere: further variants, trained on other clips; the ``reference``'s are what they are
+            tested on here.
 
     Returns:
         One row per variant and region (``evaluation.WHOLE`` first): ``epe_px`` and ``squared``, the
@@ -32,7 +38,10 @@ def measure(runs: Mapping[str, Sequence[Run]], reference: str) -> list[dict]:
         (:func:`evaluation.blockiness`) with its interval. All intervals are 95 %, over
         clusters (:func:`~dmclib.experiment.tables.clusters`) and seeds.
     """
-    errors, blocks, clip = _measured(runs)
+    pairs = {name: [*zip(own, own, strict=True)] for name, own in runs.items()}
+    for name, own in (elsewhere or {}).items():
+        pairs[name] = [*zip(runs[reference][: len(own)], own, strict=True)]
+    errors, blocks, clip = _measured(pairs)
     rows, cluster = [], clusters(next(iter(runs.values()))[0])[clip]
     counted = {"frames": len(clip), "clips": len(np.unique(clip))}
     counted["clusters"] = len(np.unique(cluster))
@@ -52,7 +61,7 @@ def measure(runs: Mapping[str, Sequence[Run]], reference: str) -> list[dict]:
                 )
                 row |= {kind: value, f"{kind}_low": low, f"{kind}_high": high}
             row["share"] = float(near.pixels.sum() / regions[evaluation.WHOLE].pixels.sum())
-            row |= counted | {"seeds": len(runs[name])}
+            row |= counted | {"seeds": len(pairs[name])}
             if region == evaluation.WHOLE:
                 own = blocks[name]
                 low, high = evaluation.clustered_interval(own, cluster)
@@ -63,13 +72,16 @@ def measure(runs: Mapping[str, Sequence[Run]], reference: str) -> list[dict]:
 
 
 def _measured(
-    runs: Mapping[str, Sequence[Run]],
+    pairs: Mapping[str, Sequence[tuple[Run, Run]]],
 ) -> tuple[dict[str, dict[str, Nearness]], dict[str, np.ndarray], np.ndarray]:
-    """Errors by variant and region, blockiness by variant, each (seeds, n); the clips (n,)."""
+    """Errors by variant and region, blockiness by variant, each (seeds, n); the clips (n,).
+
+    A pair is a training whose test frames are measured on, and one whose networks are measured.
+    """
     errors, blocks, clips = defaultdict(list), defaultdict(list), []
-    for seed in range(max(map(len, runs.values()))):
-        of_seed = {name: own[seed] for name, own in runs.items() if seed < len(own)}
-        splits = {k: [r] if isinstance(r, TrainConfig) else r for k, r in of_seed.items()}
+    for seed in range(max(map(len, pairs.values()))):
+        of_seed = {name: own[seed] for name, own in pairs.items() if seed < len(own)}
+        splits = {k: zip(*map(each_split, pair), strict=True) for k, pair in of_seed.items()}
         parts, clips, before = [], [], 0
         for configs in zip(*splits.values(), strict=True):
             for batch, clip in _batches(dict(zip(splits, configs, strict=True))):
@@ -85,12 +97,13 @@ def _measured(
 
 @torch.inference_mode()
 def _batches(
-    configs: Mapping[str, TrainConfig],
+    pairs: Mapping[str, tuple[TrainConfig, TrainConfig]],
 ) -> Iterator[tuple[dict[str, tuple[dict[str, Nearness], np.ndarray]], np.ndarray]]:
     """Batch by batch of the test: errors and blockiness of each variant's field; the clips."""
-    networks = {name: training.load_networks(config) for name, config in configs.items()}
-    blocks = macroblocks(next(iter(configs.values())))
-    tests = [fitting.batches(c, "test", CPU, workers=None).all() for c in configs.values()]
+    networks = {name: training.load_networks(trained) for name, (_, trained) in pairs.items()}
+    tested = [tested for tested, _ in pairs.values()]
+    blocks = macroblocks(tested[0])
+    tests = [fitting.batches(config, "test", CPU, workers=None).all() for config in tested]
     for of_batch in zip(*tests, strict=True):
         flow = transforms.denormalize_motion(of_batch[0][0].flow).numpy()
         masks = evaluation.region_masks(flow)  # these cost most: once for all variants

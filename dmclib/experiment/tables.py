@@ -28,14 +28,15 @@ def pooled(runs: Run) -> training.Scores:
     The numbers of clips continue from split to split; a video that two splits test counts twice.
     """
     before, parts = 0, []
-    for config in _each(runs):
+    for config in each_split(runs):
         scores = training.load_scores(config)
         parts.append({**vars(scores), "clip": scores.clip + before})
         before += int(scores.clip.max()) + 1
     return training.Scores(**{name: torch.cat([p[name] for p in parts]) for name in parts[0]})
 
 
-def _each(runs: Run) -> Sequence[TrainConfig]:
+def each_split(runs: Run) -> Sequence[TrainConfig]:
+    """The trainings of a run, one per split."""
     return [runs] if isinstance(runs, TrainConfig) else runs
 
 
@@ -48,7 +49,7 @@ def clusters(runs: Run) -> np.ndarray:
     Raises:
         DatasetError: there is one scene, so that there is no interval.
     """
-    tests = (config.data.open().clips("test") for config in _each(runs))
+    tests = (config.data.open().clips("test") for config in each_split(runs))
     return lists.clusters([clip.name for clips in tests for clip in clips])
 
 

@@ -42,11 +42,24 @@ ALPHAS = {f"alpha: {alpha}": float(alpha) for alpha in (1, 10, 100, 1000)}
 KEEP_DX = "released: flip keeps dx"
 BLOCK_TARGET = "released: block-averaged target"
 IN_TURNS = "released: D step moves classifier"
+ACTORS_FLOW = "from drawn actors: optical flow"
+ACTORS_MSE = "from drawn actors: DMC: cls + MSE"
 AGAINST = {
     **dict.fromkeys([NO_RESIDUAL, NO_SHORTCUT, WEIGHTED, SEQUENCE, PWC_SIZE], MSE),
     **dict.fromkeys([ACCUMULATED, SUBPIXEL, *ALPHAS, NOISE_MSE, KEEP_DX, BLOCK_TARGET], MSE),
     **dict.fromkeys([HALF_PIXELS, NOISE_MOTION, DIS], MOTION),
     IN_TURNS: ADV,
+    ACTORS_FLOW: FLOW,
+    ACTORS_MSE: MSE,
+}
+
+# What the networks of ACTORS_FLOW and ACTORS_MSE have seen before: the laptop profile's clips, by
+# its schedule.
+ACTORS = {
+    **{"data_folder": "", "corpus": "folder", "prepared_folder": "", "split_number": 1},
+    **{"train_clips": 18, "validation_clips": 4, "test_clips": 30, "frames_per_clip": 6},
+    **{"size": 64, "schedule": "short", "alpha": 100.0, "adversarial": 1.0},
+    **{"flow_epochs": 18, "alone_epochs": 120, "stage_epochs": 10},
 }
 
 CLIP_FRAMES = 64  # that I3D sees of a clip in the released runs, or as many as are stored
@@ -160,9 +173,10 @@ def trainings(setting: Setting) -> dict[str, TrainConfig]:
 def further(setting: Setting) -> dict[str, TrainConfig]:
     """The further trainings of one seed, from section 4.3, the supplement and the released code.
 
-    Each changes one thing of one of :func:`trainings` (:data:`AGAINST`); errors as there.
+    Each changes one thing of one of :func:`trainings` (:data:`AGAINST`); errors as there. Those
+    from drawn actors begin with what the same training became there (:data:`ACTORS`).
     """
-    plain = trainings(setting)
+    plain, actors = trainings(setting), trainings(replace(setting, **ACTORS))
     motion, mse, adv = plain[MOTION], plain[MSE], plain[ADV]
 
     def generator(**changes) -> TrainConfig:
@@ -209,6 +223,8 @@ def further(setting: Setting) -> dict[str, TrainConfig]:
         KEEP_DX: flipped(mse),
         BLOCK_TARGET: blocks,
         IN_TURNS: habit(adv, "classifier-with-discriminator"),
+        ACTORS_FLOW: replace(plain[FLOW], initial=None, start_from=actors[FLOW]),
+        ACTORS_MSE: replace(mse, start_from=actors[MSE]),
     }
 
 

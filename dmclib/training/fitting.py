@@ -3,7 +3,7 @@
 import csv
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,7 +139,7 @@ def _train(
         take = i3d.take_kinetics if config.network == "i3d" else weights.take_imagenet
         take(networks.classifier, Path(config.initial))
     if config.start_from is not None:
-        take_over(networks, config)
+        take_over(networks, config, dataset.classes)
     networks.to(group.device)
     if not config.sees_clips:
         networks.to(memory_format=torch.channels_last)
@@ -207,8 +207,11 @@ def batches(
     return loader.Batches(segments, device=device, workers=workers)
 
 
-def take_over(networks: DMCNet, config: TrainConfig) -> None:
-    """Load the networks that the stage before trained; others keep their new weights."""
+def take_over(networks: DMCNet, config: TrainConfig, classes: Sequence[str]) -> None:
+    """Load the networks that the stage before trained; others keep their new weights.
+
+    So does the classifier's last layer, if that stage told other classes than ``classes`` apart.
+    """
     parent = config.start_from
     file = parent.folder / "weights.safetensors"
     if not file.exists():
@@ -220,6 +223,9 @@ def take_over(networks: DMCNet, config: TrainConfig) -> None:
     state = weights.read(file, remedy="train that stage again")
     for name, child in networks.named_children():
         own = {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}
+        if name == "classifier" and parent.data.open().classes != classes:
+            *_, (last, _) = child.named_children()
+            own |= {k: v for k, v in child.state_dict().items() if k.startswith(f"{last}.")}
         if own:
             weights.fill(child, own, parent.folder)
 

@@ -93,6 +93,19 @@ def test_splits_are_pooled_and_their_clips_kept_apart():
     assert whole["epe_ratio"] == pytest.approx(3 / 8)
 
 
+def test_a_network_of_other_clips_is_measured_on_the_vectors_test_frames(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        fitting, "batches", lambda config, *args, **more: seen.append(config) or Batches()
+    )
+    vectors, abroad = [(trained(0), trained(0))] * 2, [(trained(2), trained(3))]
+    rows = experiment.measure({MOTION: vectors}, MOTION, {"as it is": abroad})
+    whole = next(row for row in rows if (row["variant"], row["region"]) == ("as it is", WHOLE))
+    assert (whole["frames"], whole["seeds"]) == (2 * FRAMES, 1)
+    assert whole["epe_ratio"] == pytest.approx(3 / 8)
+    assert set(seen) == {trained(0)}
+
+
 def test_blockiness_is_of_the_whole_picture_alone():
     rows = experiment.measure({MOTION: [trained(1)]}, MOTION)
     assert ["blockiness" in row for row in rows] == [True, False, False, False]

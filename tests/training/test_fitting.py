@@ -425,9 +425,22 @@ def test_a_stage_takes_over_every_network_of_the_stage_before():
     training.fit(flow)
     stage = config(start_from=flow)
     networks = training.build_networks(stage, 2)
-    fitting.take_over(networks, stage)
+    fitting.take_over(networks, stage, flow.data.open().classes)
     for name, tensor in training.load_networks(flow).classifier.state_dict().items():
         assert torch.equal(networks.classifier.state_dict()[name], tensor), name
+
+
+def test_other_classes_get_a_last_layer_of_their_own():
+    flow = config("flow", epochs=1)
+    training.fit(flow)
+    stage = config("flow", start_from=flow)
+    for classes in (("jump", "run", "wave"), ("jump", "run")):  # as many, too, but others
+        networks = training.build_networks(stage, len(classes))
+        new = networks.classifier.fc.weight.clone()
+        fitting.take_over(networks, stage, classes)
+        assert torch.equal(networks.classifier.fc.weight, new)
+        before, now = training.load_networks(flow).classifier.layer4, networks.classifier.layer4
+        assert torch.equal(now[0].conv1.weight, before[0].conv1.weight)
 
 
 def test_a_stage_without_the_one_before_says_which_command_trains_it():
