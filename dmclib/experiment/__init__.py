@@ -15,6 +15,7 @@ from dmclib.experiment.tables import metadata as metadata
 from dmclib.experiment.tables import metadata_row as metadata_row
 from dmclib.experiment.tables import pooled as pooled
 from dmclib.experiment.tables import table as table
+from dmclib.experiment.tables import together as together
 from dmclib.experiment.trainings import ACCUMULATED as ACCUMULATED
 from dmclib.experiment.trainings import ACTORS as ACTORS
 from dmclib.experiment.trainings import ACTORS_FLOW as ACTORS_FLOW

@@ -165,6 +165,27 @@ def differences(runs: Mapping[str, Sequence[Run]], pairs: Sequence[tuple[str, st
     return rows
 
 
+def together(parts: Sequence[Sequence[dict]]) -> list[dict]:
+    """Rows of :func:`differences` on several data sets that share no clip, as one row a pair.
+
+    Each data set weighs by the inverse of its variance, from its interval (fixed effect; Borenstein
+    et al., Introduction to Meta-Analysis, 2009, chapter 11); clips and clusters are added up. Pairs
+    that a part does not have, or of which its interval has no width, are left out.
+    """
+    rows, found = [], []
+    for part in parts:
+        found.append({(row["a"], row["b"]): row for row in part if row["low"] < row["high"]})
+    for better, worse in (pair for pair in found[0] if all(pair in part for part in found)):
+        same = [part[better, worse] for part in found]
+        errors = np.array([(row["high"] - row["low"]) / 2 / HALF_WIDTH_ERRORS for row in same])
+        weights = errors**-2 / (errors**-2).sum()
+        gain = float(weights @ [row["a - b"] for row in same])
+        half = HALF_WIDTH_ERRORS * float((errors**-2).sum() ** -0.5)
+        row = _interval(better, worse, gain, gain - half, gain + half)
+        rows.append(row | {key: sum(row[key] for row in same) for key in ("clips", "clusters")})
+    return rows
+
+
 def fused(runs: Mapping[str, Sequence[Run]], added: Sequence[str]) -> tuple[list[dict], list[dict]]:
     """Late fusion as in Table 4: CoViAR's three streams, and with one stream more.
 
@@ -206,7 +227,11 @@ def fused(runs: Mapping[str, Sequence[Run]], added: Sequence[str]) -> tuple[list
 
 def _difference(better: str, worse: str, a: np.ndarray, b: np.ndarray, cluster: np.ndarray) -> dict:
     """A row of :func:`differences`: the gain of ``a`` over ``b``, bool (seeds, n); cluster (n,)."""
-    gain, low, high = evaluation.paired_difference(a, b, cluster)
+    return _interval(better, worse, *evaluation.paired_difference(a, b, cluster))
+
+
+def _interval(better: str, worse: str, gain: float, low: float, high: float) -> dict:
+    """A row of :func:`differences` but for its counts."""
     says = "no difference seen" if low <= 0 <= high else f"{better if gain > 0 else worse} wins"
     detectable = DETECTABLE_ERRORS * (high - low) / 2 / HALF_WIDTH_ERRORS or None
     row = {"a": better, "b": worse, "a - b": gain, "low": low, "high": high}

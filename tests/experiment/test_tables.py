@@ -221,3 +221,21 @@ def test_fusion_adds_a_stream_to_coviars_three_with_the_authors_weights(trained)
     assert (gain["a"], gain["b"]) == (f"CoViAR + {FLOW}", coviar["variant"])
     assert gain["a - b"] == pytest.approx(flow["accuracy"] - coviar["accuracy"])
     assert flow["variant"] == gain["a"]
+
+
+def test_data_sets_together_weigh_by_what_they_know():
+    def part(gain, width, clips, **more):
+        row = {"a": MSE, "b": MOTION, "a - b": gain, "low": gain - width, "high": gain + width}
+        return row | {"clips": clips, "clusters": clips // 10} | more
+
+    equal = [part(0.1, 0.14, 90), part(0.02, 0.14, 200)]
+    (row,) = experiment.together([[equal[0]], [part(0, 0.1, 5, b=FLOW), equal[1]]])
+    assert row["a - b"] == pytest.approx(0.06)
+    assert (row["low"], row["high"]) == pytest.approx((0.06 - 0.099, 0.06 + 0.099), abs=1e-3)
+    assert (row["clips"], row["clusters"], row["says"]) == (290, 29, "no difference seen")
+    assert row["detectable"] == pytest.approx(2.8 * 0.099 / 1.96, abs=1e-3)
+    (row,) = experiment.together([[part(0.1, 0.02, 90)], [part(0.4, 0.2, 90)]])
+    assert row["a - b"] == pytest.approx((100 * 0.1 + 0.4) / 101)
+    assert row["says"] == f"{MSE} wins"
+    assert experiment.together([[part(0.1, 0.0, 90)], [part(0.1, 0.1, 90)]]) == []
+    assert experiment.together([[], [part(0.1, 0.1, 90)]]) == []
