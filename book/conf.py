@@ -5,6 +5,7 @@ is the same in the book, on disk and on GitHub. Nothing is executed, and no page
 """
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -57,6 +58,8 @@ book/api
 CHANGELOG
 ```
 """
+# "owner/name" in a workflow on GitHub; elsewhere nobody knows where the notebooks will lie.
+REPOSITORY = os.environ.get("GITHUB_REPOSITORY", "")
 WIDGET = "application/vnd.jupyter.widget-view+json"  # needs a kernel; most are bars at their end
 
 
@@ -66,6 +69,9 @@ def read_source(app, docname, source):
         source[0] += CONTENTS
     if docname.startswith("notebooks/"):
         notebook = json.loads(source[0])
+        if REPOSITORY:
+            first = notebook["cells"][0]
+            first["source"] = "".join(first["source"]) + launch(docname)
         heading = ""
         for cell in notebook["cells"]:
             text = "".join(cell["source"])
@@ -74,6 +80,18 @@ def read_source(app, docname, source):
             else:
                 dress(cell, text, heading)
         source[0] = json.dumps(notebook)
+
+
+def launch(docname):
+    """Where the notebook runs without an installation of one's own, and what it cannot do there."""
+    binder = f"https://mybinder.org/v2/gh/{REPOSITORY}/HEAD?urlpath=lab/tree/{docname}.ipynb"
+    colab = f"https://colab.research.google.com/github/{REPOSITORY}/blob/HEAD/{docname}.ipynb"
+    return (
+        f"\n\nRun it on [Binder]({binder}), which has 2 GB of memory, no GPU and keeps nothing: "
+        f"enough for 00, 01 and 08. Or on [Colab]({colab}), which has the notebook alone: run "
+        f"`!git clone https://github.com/{REPOSITORY} suite` and `%pip install -e suite` first and "
+        "restart; what a run makes there is gone with it."
+    )
 
 
 def dress(cell, text, heading):

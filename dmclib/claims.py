@@ -17,7 +17,8 @@ from dmclib.evaluation import WHOLE
 from dmclib.experiment import ADV, CLS, FLOW, LONGER, MOTION, MSE, SINGLE_FRAME
 
 NOT_TESTED, NOT_MEASURED = "not tested here", "not measured"
-OURS = ("laptop", "real", "ut-interaction", "gpu")  # profiles whose results are kept with the suite
+# Profiles whose results are kept with the suite.
+OURS = ("laptop", "weizmann", "real", "ut-interaction", "gpu")
 # As the released scores' tables name them.
 _WITHOUT_ADV, _FUSED = "CoViAR + DMC (cls + MSE)", "CoViAR + DMC (cls + MSE + adv)"
 

@@ -53,9 +53,10 @@ def book(tmp_path_factory):
     folder = tmp_path_factory.mktemp("book")
     html = folder / "html"
     command = [sys.executable, "-m", "sphinx", "-c", "book", "-W", "--keep-going", "-q", ".", html]
-    absent = {name: str(folder / "absent") for name in ("DMC_CACHE", "DMC_SHARED_DATA")}
+    changed = {name: str(folder / "absent") for name in ("DMC_CACHE", "DMC_SHARED_DATA")}
+    changed["GITHUB_REPOSITORY"] = "somebody/something"
     built = subprocess.run(
-        command, cwd=ROOT, env=os.environ | absent, capture_output=True, text=True
+        command, cwd=ROOT, env=os.environ | changed, capture_output=True, text=True
     )
     assert built.returncode == 0, built.stderr
     return html
@@ -71,6 +72,15 @@ def test_every_page_is_there_and_the_first_is_the_readme(book, pages):
     for document in documents:
         assert book / document.relative_to(ROOT).with_suffix(".html") in pages
     assert (book / "index.html").read_text() == (book / "README.html").read_text()
+
+
+def test_each_notebook_says_where_it_runs_without_an_installation(book, pages):
+    for notebook in NOTEBOOKS.glob("*.ipynb"):
+        place = notebook.relative_to(ROOT)
+        links = [attrs.get("href") for attrs in pages[book / place.with_suffix(".html")].all("a")]
+        binder = f"https://mybinder.org/v2/gh/somebody/something/HEAD?urlpath=lab/tree/{place}"
+        colab = "https://colab.research.google.com/github/somebody/something/blob/HEAD"
+        assert links.count(binder) == links.count(f"{colab}/{place}") == 1
 
 
 def test_every_link_leads_somewhere(book, pages):
