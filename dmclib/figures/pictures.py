@@ -243,12 +243,16 @@ def panels(
     scales = {2: f"motion: hue = direction, full colour = {full_colour_px:g} {unit} or more"}
     scales[3] = f"residual: grey = 0, black to white = ±{RESIDUAL_LEVELS} grey levels"
     wheel_side = 0.8 if 2 in planes else 0  # inches
-    # A letter is about half as wide as its size.
-    letters = int((inches - 1.6 * wheel_side) * 72 / (0.53 * points))
+    per_inch = 72 / (0.53 * points)  # letters, which are about half as wide as their size
+    letters = int((inches - 1.6 * wheel_side) * per_inch)
     texts = [scales[count] for count in dict.fromkeys(planes)] + list(notes)
     text = "\n".join(textwrap.fill(line, letters) for line in texts)
 
     foot_height = max(wheel_side + 0.1, (text.count("\n") + 1) * 1.3 * points / 72 + 0.15)
+    titles = [
+        "\n".join(textwrap.fill(line, int(0.9 * side * per_inch)) for line in title.split("\n"))
+        for title in titles
+    ]
     lines = max(title.count("\n") for title in titles) + 1
     grid_height = len(rows) * (side * height / width + below) + lines * 1.3 * points / 72 + 0.1
     fig = plt.figure(figsize=(inches, grid_height + foot_height), layout="constrained")
