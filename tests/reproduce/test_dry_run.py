@@ -78,7 +78,7 @@ def test_other_published_data_sets_have_their_own_counts(profile, clips):
 def test_weizmann_is_trained_once_for_each_person_left_out_and_each_seed():
     found = rows(dry("weizmann"), experiment.MOTION)
     assert sorted((row[2], row[1]) for row in found) == [
-        (str(split), str(seed)) for split in range(1, 10) for seed in (0, 1, 2)
+        (str(split), str(seed)) for split in range(1, 10) for seed in (0, 1)
     ]
     assert {row[4] for row in found} == {f"{80 * int(found[0][3]):,}"}
 
