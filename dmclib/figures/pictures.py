@@ -254,7 +254,7 @@ def panels(
         for title in titles
     ]
     lines = max(title.count("\n") for title in titles) + 1
-    grid_height = len(rows) * (side * height / width + below) + lines * 1.3 * points / 72 + 0.1
+    grid_height = len(rows) * (side * height / width + below) + lines * 1.4 * points / 72 + 0.1
     fig = plt.figure(figsize=(inches, grid_height + foot_height), layout="constrained")
     grid, foot = fig.subfigures(2, 1, height_ratios=(grid_height, foot_height))
     axes = grid.subplots(len(rows), len(titles), squeeze=False)

@@ -15,6 +15,7 @@ from dmclib.experiment import AGAINST, FLOW, METADATA, MOTION, MSE
 from dmclib.files import write_text
 
 FILES = (paths.ROOT / "README.md", paths.RESULTS / "README.md")
+REAL = ("weizmann", "real", "ut-interaction")  # profiles of real clips
 # The differences on README's first screen, in its words.
 SHOWN = {
     (MSE, MOTION): "the cue against the vectors that it is made from, single frames",
@@ -31,7 +32,7 @@ def tables() -> dict[str, str]:
     Raises:
         DMCError: if a results file that one of them is made from is absent or damaged.
     """
-    made = {profile: ablation(profile) for profile in ("laptop", "real", "ut-interaction")}
+    made = {profile: ablation(profile) for profile in ("laptop", *REAL)}
     claimed = claims.to_markdown(claims.table(claims.OURS))
     made |= {"ablations": changes("ablations"), "claims": claimed}
     return made | {"first": first("laptop"), "speed": speed("laptop")}
@@ -86,13 +87,17 @@ def _nearness(record: results.Record) -> list[str]:
     rows = record.extra.get("nearness", [])
     if not rows:
         return []
+    rows += [row for row in record.extra.get("travelled", []) if row["variant"] != MOTION]
     regions = list(dict.fromkeys(row["region"] for row in rows))
-    titles = ("squared error, share of the vectors'", *regions, "blockiness")
+    whole = regions[0]
+    titles = (f"end-point, {whole}", *(f"squared, {region}" for region in regions), "blockiness")
+    titles = ("error, share of the vectors'", *titles)
     lines = ["", f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for name in dict.fromkeys(row["variant"] for row in rows):
         own = {row["region"]: row for row in rows if row["variant"] == name}
-        cells = [_ratio(own[region], "squared_ratio") for region in regions]
-        cells.append(_ratio(own[regions[0]], "blockiness"))
+        cells = [_ratio(own[whole], "epe_ratio")]
+        cells += [_ratio(own[region], "squared_ratio") for region in regions]
+        cells.append(_ratio(own[whole], "blockiness"))
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return lines
 

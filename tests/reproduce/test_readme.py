@@ -81,15 +81,18 @@ def test_fusions_and_nearness_have_tables_of_their_own(tmp_path, monkeypatch):
     row = {"variant": experiment.ADV, "accuracy": 0.5, "low": 0.25, "high": 0.75, "n": 8}
     row |= {"clip_accuracy": 0.6, "clip_low": 0.3, "clip_high": 0.9, "epe_px": 0.126}
     gain = {"a": "x", "b": "y", "a - b": 0.125, "low": -0.01, "high": 0.26, "says": "nothing"}
-    ratio = {f"squared_ratio{end}": 0.5 for end in ("", "_low", "_high")}
-    blocks = {f"blockiness{end}": 2.0 for end in ("", "_low", "_high")}
+    ends = ("", "_low", "_high")
+    ratio = {f"squared_ratio{end}": 0.5 for end in ends} | {f"epe_ratio{end}": 1.5 for end in ends}
+    blocks = {f"blockiness{end}": 2.0 for end in ends}
     near = [
         {"variant": experiment.ADV, "region": "whole"} | ratio | blocks,
         {"variant": experiment.ADV, "region": "body"} | dict.fromkeys(ratio),
     ]
     fused = gain | {"a": "CoViAR + x", "of": "whole clips"}
     run = results.start_run("06_ablations", profile="laptop", seed=0)
-    run.save([row], data="clips", differences=[gain, fused], nearness=near)
+    names = ("abroad", experiment.MOTION)  # the vectors stand among the others already
+    far = [row | {"variant": name} for name in names for row in near]
+    run.save([row], data="clips", differences=[gain, fused], nearness=near, travelled=far)
     lines = readme.ablation("laptop").splitlines()
     assert lines[4:8] == [
         "| difference, single frames | points | says |",
@@ -99,8 +102,11 @@ def test_fusions_and_nearness_have_tables_of_their_own(tmp_path, monkeypatch):
     ]
     assert lines[8] == "| difference, whole clips | points | says |"
     assert lines[10] == "| CoViAR + x - y | +12.5 [-1.0, +26.0] | nothing |"
-    assert lines[12] == "| squared error, share of the vectors' | whole | body | blockiness |"
-    assert lines[14] == "| DMC: cls + MSE + adv | 0.50 [0.50, 0.50] |  | 2.00 [2.00, 2.00] |"
+    titles = "end-point, whole | squared, whole | squared, body | blockiness"
+    assert lines[12] == f"| error, share of the vectors' | {titles} |"
+    whole = "1.50 [1.50, 1.50] | 0.50 [0.50, 0.50]"
+    assert lines[14] == f"| DMC: cls + MSE + adv | {whole} |  | 2.00 [2.00, 2.00] |"
+    assert lines[15:] == [f"| abroad | {whole} |  | 2.00 [2.00, 2.00] |"]
 
 
 def test_a_change_stands_beside_what_it_changes_and_other_differences_elsewhere(
