@@ -87,7 +87,8 @@ def _nearness(record: results.Record) -> list[str]:
     rows = record.extra.get("nearness", [])
     if not rows:
         return []
-    rows += [row for row in record.extra.get("travelled", []) if row["variant"] != MOTION]
+    abroad = (row for row in record.extra.get("travelled", []) if row["variant"] != MOTION)
+    rows = [*rows, *abroad]  # the record stays as it was read
     regions = list(dict.fromkeys(row["region"] for row in rows))
     whole = regions[0]
     titles = (f"end-point, {whole}", *(f"squared, {region}" for region in regions), "blockiness")
